@@ -1,0 +1,1 @@
+"""The commands: ``sherlock-data``, ``sherlock-train``, ``sherlock-models``."""

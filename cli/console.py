@@ -1,0 +1,106 @@
+"""What the three commands share: failures in one line, tables, JSON, progress.
+
+People read stderr, scripts read stdout: progress and notes go to the first, results to the second.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from sherlock_data.errors import SherlockError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: for people
+notes = Console(stderr=True, highlight=False)
+#: for results
+results = Console(highlight=False)
+
+
+def handled(command: F) -> F:
+    """Turn a stated failure into one line on stderr and exit code 1; adds ``--debug``."""
+
+    @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+    @functools.wraps(command)
+    def wrapper(*args: Any, debug: bool = False, **kwargs: Any) -> Any:
+        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
+        try:
+            return command(*args, **kwargs)
+        except SherlockError as error:
+            if debug:
+                raise
+            click.echo(f"error: {error}", err=True)
+            raise SystemExit(1) from None
+
+    return wrapper  # type: ignore[return-value]
+
+
+def json_option(command: F) -> F:
+    """Add ``--json``, passed on as ``as_json``."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
+    )(command)
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document; what is undefined (NaN) is null, never NaN."""
+    click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """Turn numpy scalars and arrays, paths and tuples into what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    return str(value)
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    numeric: Sequence[int] = (),
+) -> None:
+    """Print a table on stdout; ``numeric`` columns are set flush right."""
+    table = Table(title=title or None, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index in numeric else "left")
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+    results.print(table)
+
+
+def size(nbytes: float) -> str:
+    """Bytes for people: ``1.2 GB``."""
+    value, units = float(nbytes), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.3g} {units[0]}"
+
+
+def seconds(value: float) -> str:
+    """Seconds for people: ``1 h 02 min``."""
+    if not math.isfinite(value):
+        return "?"
+    if value < 60:
+        return f"{value:.0f} s"
+    minutes = round(value / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,73 @@
+"""Progress for people, on stderr: what is done, the rate, the time left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from sherlock_cli.console import notes
+
+
+class BuildProgress:
+    """One line per store, or one line for work that reports a fraction.
+
+    Used as a context manager; the store interface is :class:`sherlock_data.build.Progress`.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.tasks: dict[str, TaskID] = {}
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TransferSpeedColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=notes,
+            transient=False,
+        )
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def start(self, store: str, total: float, done: float) -> None:
+        """Open a store's line."""
+        self.tasks[store] = self.bars.add_task(
+            f"{self.title} {store}", total=total or 1, completed=done
+        )
+
+    def update(self, store: str, done: float) -> None:
+        """Set how many units are done."""
+        self.bars.update(self.tasks[store], completed=done)
+
+    def end(self, store: str) -> None:
+        """Stop a store's clock; nothing to do for a store that never began."""
+        if store in self.tasks:
+            self.bars.stop_task(self.tasks[store])
+
+    def fraction(self, done: float) -> None:
+        """Set the one line of work that counts from 0 to 1."""
+        if "" not in self.tasks:
+            self.tasks[""] = self.bars.add_task(self.title, total=1.0)
+        self.bars.update(self.tasks[""], completed=done)

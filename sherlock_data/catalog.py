@@ -1,0 +1,290 @@
+"""The catalogue: datasets, atlases, store recipes and zoo entries, validated before anything runs.
+
+The packaged ``catalog.yaml`` is read first; a user's file is laid over it. Unknown keys are refused
+with the nearest known one, so that a typing error never becomes a default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from sherlock_data.errors import CatalogError, did_you_mean
+from sherlock_data.recipes import RECIPES, Recipe
+
+T = TypeVar("T")
+
+SECTIONS = ("datasets", "atlases", "stores", "models")
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunEntry(_Entry):
+    """One run as the catalogue declares it; ``volumes`` None: taken from the headers."""
+
+    name: str
+    volumes: int | None = Field(default=None, gt=0)
+    movie: str | None = None
+    movie_start_s: float = 0.0
+
+
+class Repeat(_Entry):
+    """A stretch of ``volumes`` TRs shown more than once, at TR ``at[run]`` of each run."""
+
+    volumes: int = Field(gt=0)
+    at: dict[str, int]
+
+
+class DatasetEntry(_Entry):
+    """A dataset: where its files are, and what no header can be trusted to say."""
+
+    title: str = ""
+    repetition_time_s: float | None = Field(default=None, gt=0)
+    lag_s: float = 0.0
+    space: str = "MNI152"
+    repeats: tuple[Repeat, ...] = ()
+    bold: str
+    subjects: int | tuple[str, ...] | None = None
+    runs: tuple[RunEntry, ...] = ()
+    annotations: str | None = None
+    atlas: str | None = None
+    stores: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @field_validator("subjects", mode="before")
+    @classmethod
+    def _labels(cls, value: Any) -> Any:
+        return tuple(str(item) for item in value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _repeats_are_in_runs(self) -> DatasetEntry:
+        names = [run.name for run in self.runs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two runs share a name: {', '.join(names)}")
+        for repeat in self.repeats:
+            for run, start in repeat.at.items():
+                volumes = {r.name: r.volumes for r in self.runs}.get(run, 0)
+                if run not in names:
+                    raise ValueError(f"repeats: no run '{run}'; {did_you_mean(run, names)}")
+                if volumes is not None and not 0 <= start <= volumes - repeat.volumes:
+                    raise ValueError(
+                        f"repeats: {repeat.volumes} volumes at {start} leave {run} ({volumes})"
+                    )
+        return self
+
+
+class AtlasEntry(_Entry):
+    """A parcellation: nilearn's Schaefer atlas, or an image with a table ``index``, ``name``."""
+
+    source: str | None = None
+    parcels: int | None = None
+    networks: int = 7
+    space: str = "MNI152"
+    image: Path | None = None
+    labels: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> AtlasEntry:
+        if (self.source is None) == (self.image is None):
+            raise ValueError("give either `source: nilearn` with `parcels`, or `image`")
+        if self.source is not None and (self.source != "nilearn" or self.parcels is None):
+            raise ValueError("`source` is nilearn, and needs `parcels`")
+        return self
+
+
+class ModelEntry(_Entry):
+    """A zoo entry: an architecture with its brain layer, stimulus and widths."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    architecture: str
+    brain: str
+    stimulus: tuple[str, ...] = ("video", "audio")
+    claimed: str | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The architecture's own keys, checked by the architecture itself."""
+        return dict(self.model_extra or {})
+
+
+class Catalog(BaseModel):
+    """Everything known by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    datasets: dict[str, DatasetEntry] = Field(default_factory=dict)
+    atlases: dict[str, AtlasEntry] = Field(default_factory=dict)
+    stores: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    models: dict[str, ModelEntry] = Field(default_factory=dict)
+    _source: str = PrivateAttr(default="catalog.yaml")
+
+    def dataset(self, name: str) -> DatasetEntry:
+        """Return the dataset called ``name``, or say which is nearest."""
+        return _look_up(self.datasets, name, "dataset")
+
+    def atlas(self, name: str) -> AtlasEntry:
+        """Return the atlas called ``name``, or say which is nearest."""
+        return _look_up(self.atlases, name, "atlas")
+
+    def model(self, name: str) -> ModelEntry:
+        """Return the zoo entry called ``name``, or say which is nearest."""
+        return _look_up(self.models, name, "zoo entry")
+
+    def recipes(self, dataset: str) -> dict[str, Recipe]:
+        """Every store recipe of a dataset, its own overrides laid over the common ones."""
+        own = self.dataset(dataset).stores
+        names = [*self.stores, *(name for name in own if name not in self.stores)]
+        return {name: self.recipe(dataset, name) for name in names}
+
+    def recipe(self, dataset: str, store: str) -> Recipe:
+        """Return the recipe of one store of a dataset.
+
+        Raises
+        ------
+        CatalogError
+            If there is no such store, or its keys do not fit its kind.
+        """
+        own = self.dataset(dataset).stores
+        _look_up({**self.stores, **own}, store, "store")
+        keys = {**self.stores.get(store, {}), **own.get(store, {})}
+        return _parse_recipe(keys, self._source, f"stores.{store}")
+
+    def check_recipes(self) -> None:
+        """Read every recipe of every dataset, so that a mistake is found before any work."""
+        for name in self.stores:
+            _parse_recipe(self.stores[name], self._source, f"stores.{name}")
+        for name in self.datasets:
+            self.recipes(name)
+
+
+def _look_up(table: Mapping[str, T], name: str, what: str) -> T:
+    if name not in table:
+        raise CatalogError(f"no {what} '{name}' in the catalogue", remedy=did_you_mean(name, table))
+    return table[name]
+
+
+def _parse_recipe(keys: Mapping[str, Any], source: str, where: str) -> Recipe:
+    kind = keys.get("kind")
+    if kind not in RECIPES:
+        raise CatalogError(
+            f"kind is {kind!r}",
+            where=f"{source}: {where}",
+            remedy=did_you_mean(str(kind), RECIPES),
+        )
+    try:
+        recipe: Recipe = RECIPES[kind].model_validate(dict(keys))
+    except ValidationError as error:
+        raise _refusal(error, source, RECIPES[kind], where) from None
+    return recipe
+
+
+def load_catalog(overlay: str | Path | None = None) -> Catalog:
+    """Read the packaged catalogue and lay ``overlay`` over it.
+
+    Parameters
+    ----------
+    overlay : path, optional
+        A YAML file of the same form. Entries it names replace those of the same name whole; the
+        paths of its atlases are relative to it.
+
+    Raises
+    ------
+    CatalogError
+        If the file is missing, is not YAML, or has an unknown key or a wrong value.
+    """
+    packaged = resources.files("sherlock_data") / "catalog.yaml"
+    document = _read(packaged.read_text(encoding="utf-8"), "catalog.yaml", None)
+    if overlay is not None:
+        path = Path(overlay)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CatalogError(
+                f"cannot be read ({error.__class__.__name__})",
+                where=path,
+                remedy="give a catalogue file (YAML) to --catalog",
+            ) from error
+        upper = _read(text, str(path), path.parent)
+        document = {key: {**document[key], **upper[key]} for key in SECTIONS}
+    try:
+        catalog = Catalog.model_validate(document)
+    except ValidationError as error:
+        raise _refusal(error, str(overlay or "catalog.yaml"), Catalog) from None
+    catalog._source = str(overlay or "catalog.yaml")
+    catalog.check_recipes()
+    return catalog
+
+
+def _read(text: str, name: str, folder: Path | None) -> dict[str, dict[str, Any]]:
+    try:
+        document = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise CatalogError(f"not valid YAML ({line})", where=name, remedy="mend the line") from None
+    if not isinstance(document, dict) or not all(
+        isinstance(document.get(k, {}) or {}, dict) for k in SECTIONS
+    ):
+        raise CatalogError(
+            "a catalogue is a mapping", where=name, remedy=f"sections: {', '.join(SECTIONS)}"
+        )
+    for key in document:
+        if key not in SECTIONS:
+            raise CatalogError(
+                f"unknown key '{key}'", where=name, remedy=did_you_mean(str(key), SECTIONS)
+            )
+    sections = {key: dict(document.get(key) or {}) for key in SECTIONS}
+    for atlas, entry in sections["atlases"].items():
+        if folder is not None and isinstance(entry, dict):
+            paths = {k: str(folder / entry[k]) for k in ("image", "labels") if entry.get(k)}
+            sections["atlases"][atlas] = {**entry, **paths}
+    return sections
+
+
+def _refusal(
+    error: ValidationError, name: str, model: type[BaseModel], prefix: str = ""
+) -> CatalogError:
+    """Turn pydantic's first complaint into our one line."""
+    first = error.errors(include_url=False)[0]
+    keys = [str(part) for part in first["loc"]]
+    where = ".".join([*([prefix] if prefix else []), *keys]) or "the document"
+    if first["type"] == "extra_forbidden":
+        remedy = did_you_mean(keys[-1], _fields_at(model, list(first["loc"])[:-1]))
+        return CatalogError(f"unknown key '{where}'", where=name, remedy=remedy)
+    found = first.get("input")
+    shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
+    message = first["msg"].removeprefix("Value error, ")
+    return CatalogError(f"{where}: {message}{shown}", where=name)
+
+
+def _fields_at(model: type[BaseModel], loc: list[Any]) -> list[str]:
+    """Known keys of the model that ``loc`` leads to."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is not None:
+            inner = _models_in(field.annotation)
+            model = inner[0] if inner else model
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found = []
+    for argument in getattr(annotation, "__args__", ()):
+        found += _models_in(argument)
+    return found

@@ -1,0 +1,117 @@
+"""What is there: the catalogue's datasets and their stores, and one store's labels and origin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+from rich.console import Console
+from rich.table import Table
+
+from sherlock_data import store as stores
+from sherlock_data.catalog import Catalog
+from sherlock_data.contract import SUFFIX
+from sherlock_data.errors import SherlockError
+from sherlock_data.scan import resolve
+
+
+def list_datasets(catalog: Catalog, out: str, raw: Path) -> list[dict[str, Any]]:
+    """One row per dataset and store of the catalogue.
+
+    Returns
+    -------
+    list of dict
+        ``dataset``, ``title``, ``store``, ``kind``, ``state`` (absent, resumable, complete),
+        ``bytes`` on disk (None unless complete), ``files`` (whether the raw files are in ``raw``).
+    """
+    rows = []
+    for dataset, entry in catalog.datasets.items():
+        files = _has_files(dataset, catalog, raw)
+        for name, recipe in catalog.recipes(dataset).items():
+            path = f"{out.rstrip('/')}/{dataset}/{name}{SUFFIX}"
+            state = stores.state(path)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "title": entry.title,
+                    "store": name,
+                    "kind": recipe.kind,
+                    "state": state,
+                    "bytes": stores.bytes_on_disk(path) if state == "complete" else None,
+                    "files": files,
+                }
+            )
+    return rows
+
+
+def _has_files(dataset: str, catalog: Catalog, raw: Path) -> bool:
+    try:
+        resolve(dataset, catalog.dataset(dataset), raw)
+    except SherlockError:
+        return False
+    return True
+
+
+def describe_path(path: str) -> list[dict[str, Any]]:
+    """Describe one store, or every complete store of a folder.
+
+    Returns
+    -------
+    list of dict
+        ``store``, ``path``, ``bytes``, ``dims``, ``coords``, ``variables`` (dims, dtype, chunks,
+        bytes before compression) and ``attrs``.
+    """
+    opened = stores.open_path(path)
+    if isinstance(opened, xr.Dataset):
+        return [_describe(path, opened)]
+    return [_describe(p, stores.open_store(p)) for p in stores.list_stores(path).values()]
+
+
+def _describe(path: str, dataset: xr.Dataset) -> dict[str, Any]:
+    def variables(names: Any) -> dict[str, Any]:
+        return {
+            str(name): {
+                "dims": list(dataset[name].dims),
+                "dtype": str(dataset[name].dtype),
+                "chunks": dataset[name].encoding.get("chunks"),
+                "bytes": int(dataset[name].nbytes),
+            }
+            for name in names
+        }
+
+    return {
+        "store": Path(path).name.removesuffix(SUFFIX),
+        "path": path,
+        "bytes": stores.bytes_on_disk(path),
+        "dims": {str(dim): int(n) for dim, n in dataset.sizes.items()},
+        "coords": variables(dataset.coords),
+        "variables": variables(dataset.data_vars),
+        "attrs": dataset.attrs,
+    }
+
+
+def render_path(documents: list[dict[str, Any]], console: Console) -> None:
+    """Print the description of each store for people."""
+    for document in documents:
+        attrs = document["attrs"]
+        console.print(f"[bold]{document['store']}[/bold]  {document['path']}", soft_wrap=True)
+        dims = ", ".join(f"{dim} {n:,}" for dim, n in document["dims"].items())
+        console.print(f"  dims: {dims}; {document['bytes'] / 1e6:,.1f} MB on disk")
+        table = Table(box=None, padding=(0, 2))
+        for column in ("name", "dims", "dtype", "MB"):
+            table.add_column(column, justify="right" if column == "MB" else "left")
+        for group in ("variables", "coords"):
+            for name, variable in document[group].items():
+                cells = [name, ", ".join(variable["dims"]), variable["dtype"]]
+                table.add_row(*cells, f"{variable['bytes'] / 1e6:,.2f}")
+        console.print(table)
+        console.print(f"  recipe: {attrs.get('recipe')}", markup=False)
+        for item in attrs.get("inputs", []):
+            console.print(
+                f"  from {item['name']} ({item['bytes']:,} bytes, sha256 {item['sha256']})",
+                markup=False,
+                soft_wrap=True,
+            )
+        for problem in attrs.get("problems", []):
+            console.print(f"  note: {problem['where']}: {problem['message']}", markup=False)

@@ -1,0 +1,108 @@
+"""What a store was made from, and whether that is still so.
+
+Inputs are told apart by name, size and SHA-256. Files whose size and time of change are what they
+were when the store was written are taken for the same without being read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from sherlock_data import store as stores
+from sherlock_data.errors import InputError
+from sherlock_data.store import Results, StorePlan
+
+TIMES = "input-times.json"
+
+
+def describe_file(path: Path, name: str | None = None) -> dict[str, Any]:
+    """Return ``name``, ``path`` and ``bytes`` of an input file, without reading it."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(
+            f"cannot be read ({error.strerror})", where=path, remedy="check --raw"
+        ) from error
+    return {"name": name or path.name, "path": str(path), "bytes": size}
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes as they lie on disk, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def completed_inputs(plan: StorePlan, results: dict[str, Results]) -> list[dict[str, Any]]:
+    """Return the inputs with their hashes: those computed on the way, the others now."""
+    on_the_way = {
+        key.removeprefix("sha256/"): str(value)
+        for part in results.values()
+        for key, value in part.items()
+        if key.startswith("sha256/")
+    }
+    return [
+        {
+            "name": item["name"],
+            "bytes": int(item["bytes"]),
+            "sha256": item.get("sha256")
+            or on_the_way.get(item["name"])
+            or sha256_of(Path(item["path"])),
+        }
+        for item in plan.inputs
+    ]
+
+
+def differences(plan: StorePlan) -> list[str]:
+    """Return why a complete store is not the one the plan would build; empty: it is the same."""
+    attrs = stores.attributes(plan.path)
+    reasons = []
+    if attrs.get("recipe") != plan.attrs["recipe"]:
+        reasons.append(f"another recipe ({_changed_keys(attrs.get('recipe'), plan)})")
+    for key in ("repetition_time_s", "space", "lag_s"):
+        if attrs.get(key) != plan.attrs[key]:
+            reasons.append(f"another {key} ({attrs.get(key)}, now {plan.attrs[key]})")
+    had = {item["name"]: item for item in attrs.get("inputs", [])}
+    times = _times(plan)
+    for item in plan.inputs:
+        old = had.pop(item["name"], None)
+        if old is None:
+            reasons.append(f"no input '{item['name']}'")
+        elif old["bytes"] != item["bytes"] or not _same_content(item, old["sha256"], times):
+            reasons.append(f"another '{item['name']}'")
+    reasons += [f"an input '{name}' that is gone" for name in had]
+    return reasons
+
+
+def _changed_keys(old: Any, plan: StorePlan) -> str:
+    new = plan.attrs["recipe"]
+    if not isinstance(old, dict):
+        return "unreadable"
+    keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    return ", ".join(f"{key}: {old.get(key)}, now {new.get(key)}" for key in keys)
+
+
+def _same_content(item: dict[str, Any], sha256: str, times: dict[str, int]) -> bool:
+    if item.get("sha256"):
+        return bool(item["sha256"] == sha256)
+    path = Path(item["path"])
+    if times.get(item["name"]) == path.stat().st_mtime_ns:
+        return True
+    return sha256_of(path) == sha256
+
+
+def remember_times(plan: StorePlan) -> None:
+    """Note when each input last changed; a side file, since a copy of a store knows no times."""
+    times = {
+        item["name"]: Path(item["path"]).stat().st_mtime_ns
+        for item in plan.inputs
+        if not item.get("sha256")
+    }
+    stores.write_bytes(stores.place(plan.path), TIMES, json.dumps(times).encode())
+
+
+def _times(plan: StorePlan) -> dict[str, int]:
+    data = stores.read_bytes(stores.place(plan.path, read_only=True), TIMES)
+    return dict(json.loads(data)) if data else {}

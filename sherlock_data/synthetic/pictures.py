@@ -1,0 +1,121 @@
+"""Draw the tracks as moving pictures: one panel for each, so that each can be read back.
+
+Legend: N = frames of a block, h, w = a panel's pixels. Every panel's TR-mean picture is close to
+linear in its track; what moves has soft edges for that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]
+Panel = Callable[[Image, Image, Image, Image], Image]
+
+#: tracks are drawn within this many standard deviations
+REACH = 3.0
+#: swings of the pendulum in a TR: whole, so that its phase averages out
+SWINGS_PER_TR = 2
+
+
+def brightness(z: Image, phase: Image, y: Image, x: Image) -> Image:
+    """Draw a sky whose brightness is the track, a little darker towards the top."""
+    return (0.5 + 0.13 * z) * (0.85 + 0.15 * y) + 0 * x
+
+
+def spot_height(z: Image, phase: Image, y: Image, x: Image) -> Image:
+    """Draw a disc that rises with the track."""
+    return _bump(y, 0.5 - 0.12 * z, 0.13) * _bump(x, np.float32(0.5), 0.2)
+
+
+def texture(z: Image, phase: Image, y: Image, x: Image) -> Image:
+    """Draw checks whose contrast is the track."""
+    checks = np.sin(6 * np.pi * x, dtype=np.float32) * np.sin(8 * np.pi * y, dtype=np.float32)
+    return np.asarray(0.5 + (0.25 + 0.08 * z) * checks)
+
+
+def stripes(z: Image, phase: Image, y: Image, x: Image) -> Image:
+    """Draw upright stripes whose spatial frequency is the track."""
+    waves = np.cos(2 * np.pi * (2.5 + 0.25 * z) * x, dtype=np.float32)
+    return np.asarray(0.5 + 0.4 * waves + 0 * y)
+
+
+def pendulum(z: Image, phase: Image, y: Image, x: Image) -> Image:
+    """Draw a blob that swings up and down as widely as the track says."""
+    centre = 0.5 + (0.16 + 0.05 * z) * np.sin(2 * np.pi * SWINGS_PER_TR * phase, dtype=np.float32)
+    return _bump(y, centre, 0.1) * _bump(x, np.float32(0.5), 0.25)
+
+
+def bar(z: Image, phase: Image, y: Image, x: Image) -> Image:
+    """Draw an upright bar whose place from left to right is the track."""
+    return _bump(x, 0.5 + 0.12 * z, 0.12) + 0 * y
+
+
+def plain(z: Image, phase: Image, y: Image, x: Image) -> Image:
+    """Draw one even value, the track."""
+    return 0.5 + 0.15 * z + 0 * (y + x)
+
+
+#: track -> its panel as (top, bottom, left, right) in shares of the frame, what it draws, and the
+#: colours that the values 0 and 1 stand for
+SCENE: dict[str, tuple[tuple[float, float, float, float], Panel, str, str]] = {
+    "brightness_left": ((0.0, 0.55, 0.0, 0.4), brightness, "#0a1420", "#d8ecff"),
+    "disc_height": ((0.0, 0.55, 0.4, 0.6), spot_height, "#33485e", "#fff2c0"),
+    "brightness_right": ((0.0, 0.55, 0.6, 1.0), brightness, "#0a1420", "#d8ecff"),
+    "colour_warmth": ((0.55, 1.0, 0.0, 0.2), plain, "#1850e0", "#e0781c"),
+    "texture_contrast": ((0.55, 1.0, 0.2, 0.4), texture, "#203820", "#b0d890"),
+    "stripe_frequency": ((0.55, 1.0, 0.4, 0.6), stripes, "#302818", "#e8dcc0"),
+    "swing_amplitude": ((0.55, 1.0, 0.6, 0.8), pendulum, "#281838", "#f0b8e8"),
+    "bar_position": ((0.55, 1.0, 0.8, 1.0), bar, "#102c30", "#a8f0e8"),
+}
+
+
+def draw(
+    tracks: dict[str, NDArray[np.float64]],
+    phase: NDArray[np.float64],
+    width: int,
+    height: int,
+) -> NDArray[np.uint8]:
+    """Draw a block of frames.
+
+    Parameters
+    ----------
+    tracks : dict of ndarray, shape (N,)
+        Value of every video track in standard deviations.
+    phase : ndarray of float64, shape (N,)
+        Movie time in TRs.
+    width, height : int
+        Pixels.
+
+    Returns
+    -------
+    ndarray of uint8, shape (N, height, width, 3)
+        RGB.
+    """
+    frames = np.empty((len(phase), height, width, 3), dtype=np.uint8)
+    column = (-1, 1, 1)
+    for name, ((top, bottom, left, right), panel, dark, light) in SCENE.items():
+        rows = slice(round(top * height), round(bottom * height))
+        columns = slice(round(left * width), round(right * width))
+        h, w = rows.stop - rows.start, columns.stop - columns.start
+        y, x = _shares(h).reshape(1, h, 1), _shares(w).reshape(1, 1, w)
+        z = np.clip(tracks[name], -REACH, REACH).astype(np.float32).reshape(column)
+        value = panel(z, phase.astype(np.float32).reshape(column) % 1, y, x)
+        for channel, (low, high) in enumerate(zip(_rgb(dark), _rgb(light), strict=True)):
+            frames[:, rows, columns, channel] = value * np.float32(high - low) + np.float32(low)
+    return frames
+
+
+def _bump(at: Image, centre: Image | np.float32, width: float) -> Image:
+    return np.asarray(np.exp(np.square(at - centre) * np.float32(-0.5 / width**2)))
+
+
+def _shares(pixels: int) -> Image:
+    """Middles of pixels, from 0 to 1 across a panel."""
+    return np.asarray((np.arange(pixels) + 0.5) / pixels, dtype=np.float32)
+
+
+def _rgb(colour: str) -> bytes:
+    return bytes.fromhex(colour[1:])

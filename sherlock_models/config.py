@@ -1,0 +1,387 @@
+"""What a run is, completely: `config.yaml` alone is enough to do it again.
+
+A zoo entry is copied into the configuration when it is resolved, so that a catalogue that changes
+later changes nothing about a run; the stores it read are named by their fingerprints.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sherlock_data.catalog import ModelEntry, Repeat, load_catalog
+from sherlock_data.contract import created_by
+from sherlock_data.errors import ConfigError, did_you_mean
+from sherlock_models.sizes import Sizes
+
+#: what `brain=` may say beside the name of a store
+BRAIN_ALIASES = {"grid": "volumes"}
+
+
+class StoreIdentity(BaseModel):
+    """Which store was read: `sherlock_data.store.fingerprint`, and its recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fingerprint: str
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+class SizesRecord(BaseModel):
+    """:class:`sherlock_models.sizes.Sizes` as YAML can hold it; the delays are the run's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stimulus: dict[str, tuple[int, ...]]
+    brain: tuple[int, ...]
+    subjects: int
+
+
+class RunConfig(BaseModel):
+    """Everything that decides the outcome of a run.
+
+    Attributes
+    ----------
+    entry, architecture, brain, stimulus, options
+        The zoo entry's name and its definition: architecture, the store of the brain layer, the
+        stimuli in order, and the architecture's own options.
+    data : str
+        Dataset folder with one store each (`STORES/<dataset>`).
+    delays : tuple of int
+        TRs of the past the encoder sees, 0 the current one.
+    subject : {"none", "mean", "embedding"}
+        The model is not told whose brain; or learns the subjects' average; or embeds the subject.
+    split, fold, folds, repeats
+        How time and subjects are divided (`sherlock_data.splits`).
+    steps, epochs : int or None, float or None
+        Length of the training; `steps` wins and is filled in before a run starts.
+    batch_size : int
+        Global batch, over all ranks.
+    learning_rate, warmup, weight_decay, clip
+        AdamW; `warmup` is the share of the steps that warm up, then a cosine to zero; `clip` the
+        largest norm of the gradient.
+    brain_noise, brain_forcing
+        The noisy brain channel of training (`sherlock_models.channel`).
+    weights : dict
+        Weight of each loss term (`brain`, `video`, ...); 1 where it is not named.
+    width : float
+        Factor on every hidden layer.
+    validate_every : int or None
+        Steps between two validations, each with a checkpoint; None: a twentieth of the run.
+    patience : int or None
+        Stop after so many validations without a better one; None: never.
+    keep : int
+        Checkpoints kept beside `best` and `last`.
+    stores : dict
+        Identity of every store read.
+    sizes : SizesRecord or None
+        Sizes of the model's layers, as the stores gave them.
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    entry: str
+    architecture: str
+    brain: str
+    stimulus: tuple[str, ...]
+    options: dict[str, Any] = Field(default_factory=dict)
+    data: str
+    catalog: str | None = None
+
+    delays: tuple[int, ...] = (0,)
+    subject: Literal["none", "mean", "embedding"] = "none"
+    split: Literal["block", "run", "subject", "random"] = "block"
+    fold: int = Field(default=0, ge=0)
+    folds: int | None = Field(default=None, ge=2)
+    repeats: tuple[Repeat, ...] = ()
+
+    steps: int | None = Field(default=None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(default=0, ge=0)
+
+    brain_noise: Literal["residual", "independent", "0"] = "residual"
+    brain_forcing: float = Field(default=0.5, ge=0, le=1)
+    weights: dict[str, float] = Field(default_factory=dict)
+    width: float = Field(default=1.0, gt=0)
+
+    validate_every: int | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, gt=0)
+    keep: int = Field(default=1, ge=0)
+
+    stores: dict[str, StoreIdentity] = Field(default_factory=dict)
+    sizes: SizesRecord | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("brain_noise", mode="before")
+    @classmethod
+    def _number_zero(cls, value: Any) -> Any:
+        return "0" if value in (0, False, "none") else value
+
+    @field_validator("stimulus", "delays", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str | int) else value
+
+    @field_validator("brain")
+    @classmethod
+    def _alias(cls, value: str) -> str:
+        return BRAIN_ALIASES.get(value, value)
+
+    @field_validator("delays")
+    @classmethod
+    def _past(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 0 or len(set(value)) < len(value):
+            raise ValueError("delays are TRs of the past, each once: 0,1,2")
+        return value
+
+    @field_validator("stimulus")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name at least one stimulus, each once")
+        return value
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        if any(weight < 0 for weight in value.values()):
+            raise ValueError("a weight below 0 would reward errors")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        known = ("brain", *self.stimulus)
+        for name in self.weights:
+            if name not in known:
+                raise ValueError(f"no loss term '{name}'; {did_you_mean(name, known)}")
+        if self.subject == "mean" and self.split == "subject":
+            raise ValueError("the mean brain has no subject to hold out; use split block")
+        return self
+
+    @property
+    def model_entry(self) -> ModelEntry:
+        """The zoo entry as it was resolved."""
+        return ModelEntry(
+            architecture=self.architecture,
+            brain=self.brain,
+            stimulus=self.stimulus,
+            **self.options,
+        )
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What `build_model` is told beside the entry."""
+        return {"width": self.width, "subject_embedding": self.subject == "embedding"}
+
+    @property
+    def model_sizes(self) -> Sizes:
+        """Sizes that `build_model` takes.
+
+        Raises
+        ------
+        ConfigError
+            If the configuration was never resolved against stores.
+        """
+        if self.sizes is None:
+            raise ConfigError("sizes are not resolved", where="config.yaml")
+        return Sizes(**self.sizes.model_dump(), delays=self.delays)
+
+    def with_sizes(self, sizes: Sizes) -> RunConfig:
+        """Return a copy that records the sizes of the model's layers."""
+        record = SizesRecord(
+            stimulus=sizes.stimulus, brain=sizes.brain, subjects=sizes.subjects
+        )
+        return self.model_copy(update={"sizes": record})
+
+    def weight(self, term: str) -> float:
+        """Weight of a loss term."""
+        return self.weights.get(term, 1.0)
+
+    def save(self, path: Path) -> None:
+        """Write the configuration as YAML."""
+        document = self.model_dump(mode="json")
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+#: keys of a configuration that no `--set` may touch
+_RESOLVED = ("entry", "architecture", "options", "data", "catalog", "repeats", "stores", "sizes", "versions")
+
+
+def settable(entry: ModelEntry) -> list[str]:
+    """Keys that `--set` knows for an entry: the run's own, then the architecture's options."""
+    own = [name for name in RunConfig.model_fields if name not in _RESOLVED]
+    return [*own, *entry.options]
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read `--set key=value` arguments.
+
+    Parameters
+    ----------
+    settings : sequence of str
+        `key=value`, the value in YAML (`1e-4`, `true`, `[0, 1]`) or a list with commas (`0,1,2`).
+        `weights.video=2` sets one member of a mapping.
+
+    Raises
+    ------
+    ConfigError
+        If one has no `=`, or no key or no value.
+    """
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not (key.strip() and equals and text.strip()):
+            raise ConfigError(
+                f"'{setting}' is no setting", where="--set", remedy="write --set key=value"
+            )
+        outer, _, inner = key.strip().partition(".")
+        if inner:
+            parsed.setdefault(outer, {})[inner] = _value(text)
+        else:
+            parsed[outer] = _value(text)
+    return parsed
+
+
+def _value(text: str) -> Any:
+    text = text.strip()
+    if "," in text and text[0] not in "[{":
+        return [_value(part) for part in text.split(",") if part.strip()]
+    try:
+        return float(text) if _is_exponent(text) else yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _is_exponent(text: str) -> bool:
+    """YAML 1.1 reads `1e-4` as text; people do not."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "e" in text.lower() and not text.lower().startswith(("inf", "nan"))
+
+
+def resolve(
+    entry: str,
+    data: str | Path,
+    *,
+    catalog: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Turn a zoo entry, a dataset folder and options into a complete configuration.
+
+    Parameters
+    ----------
+    entry : str
+        Name of a zoo entry.
+    data : path
+        Dataset folder, local or a URL.
+    catalog : path, optional
+        Catalogue laid over the packaged one.
+    options : mapping, optional
+        Any key of :class:`RunConfig` that is not resolved here, or of the architecture.
+
+    Raises
+    ------
+    CatalogError
+        If the entry is unknown.
+    ConfigError
+        If a key is unknown (the nearest is named), a value is wrong, or something is missing.
+    StoreError
+        If a store the entry needs is not built.
+    """
+    from sherlock_models import dataset
+
+    known = load_catalog(catalog)
+    model = known.model(entry)
+    settings: dict[str, Any] = {
+        "brain": model.brain,
+        "stimulus": model.stimulus,
+        "options": model.options,
+    }
+    for key, value in (options or {}).items():
+        if key not in settable(model):
+            raise ConfigError(
+                f"unknown key '{key}'", where="--set", remedy=did_you_mean(key, settable(model))
+            )
+        if key in RunConfig.model_fields:
+            settings[key] = value
+        else:
+            settings["options"] = {**settings["options"], key: value}
+    config = validated(
+        {
+            "entry": entry,
+            "architecture": model.architecture,
+            "data": str(data),
+            "catalog": None if catalog is None else str(catalog),
+            "versions": versions(),
+            **settings,
+        },
+        where="--set",
+    )
+    found = dataset.identities(config)
+    name = dataset.dataset_name(config)
+    repeats = known.datasets[name].repeats if name in known.datasets else ()
+    sizes = dataset.sizes_of(config.data, config.brain, config.stimulus, config.delays)
+    return config.model_copy(update={"stores": found, "repeats": repeats}).with_sizes(sizes)
+
+
+def validated(values: Mapping[str, Any], where: object) -> RunConfig:
+    """Check values into a configuration; the first complaint becomes one line."""
+    try:
+        return RunConfig.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "configuration"
+        message = first["msg"].removeprefix("Value error, ")
+        remedy = None
+        if first["type"] == "extra_forbidden":
+            message, remedy = "unknown key", did_you_mean(key, RunConfig.model_fields)
+        found = first.get("input")
+        shown = "" if isinstance(found, dict) else f" (found {found!r})"
+        raise ConfigError(f"{key}: {message}{shown}", where=where, remedy=remedy) from None
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a `config.yaml`.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there, is not YAML, or has an unknown key or a wrong value.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            "no configuration", where=path, remedy="name a folder that sherlock-train made"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"not valid YAML ({error})", where=path) from None
+    if not isinstance(document, dict):
+        raise ConfigError("not a mapping", where=path)
+    return validated(document, where=path)
+
+
+def versions() -> dict[str, str]:
+    """What a run was made with."""
+    import numpy
+    import torch
+
+    return {
+        "sherlock-zoo": created_by().split()[-1],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+    }

@@ -1,0 +1,113 @@
+"""What training minimises: reconstruction of the stimulus plus match of the brain.
+
+Every term is a squared error over the mean variance of its target over training time, so that
+predicting the training mean scores exactly 1 whatever the units; the terms can then be added.
+
+Legend: B = samples of a batch, U = units of the brain layer, n = numbers of a stimulus in one TR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sherlock_models.dataset import Batch, MovieBrainData
+from sherlock_models.output import Output
+
+#: the term of the brain layer; the others carry the names of their stimuli
+BRAIN = "brain"
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Loss terms and the variances they are divided by.
+
+    Attributes
+    ----------
+    variance : dict
+        Mean variance of every target, in normalised units, over the training samples (brain,
+        where there is signal) or training TRs (stimuli).
+    weights : dict
+        Weight of every term in the loss.
+    """
+
+    variance: dict[str, float]
+    weights: dict[str, float]
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the terms, the brain first."""
+        return tuple(self.variance)
+
+    def sums(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum and count of every term over a share of the global batch.
+
+        Sums and counts add up over ranks, so that any way of sharing a batch gives one loss.
+
+        Returns
+        -------
+        sums : Tensor of float32, (terms,)
+            With gradient. Brain: over samples and units with signal; stimuli: over samples, of
+            the mean over the n numbers of a TR.
+        counts : Tensor of float64, (terms,)
+        """
+        error = (output.brain.float() - batch.brain).square() * batch.signal
+        sums = [error.sum() / self.variance[BRAIN]]
+        counts = [batch.signal.sum().double()]
+        for name, target in batch.target.items():
+            numbers = target[0].numel() if len(target) else 1
+            error = (output.stimulus[name].float() - target).square().sum() / numbers
+            sums.append(error / self.variance[name])
+            counts.append(torch.tensor(float(len(target)), device=error.device).double())
+        return torch.stack(sums), torch.stack(counts)
+
+    def combine(self, values: Tensor) -> Tensor:
+        """Weighted sum of the terms, ()."""
+        weights = [self.weights[term] for term in self.terms]
+        return (values * torch.tensor(weights, dtype=values.dtype, device=values.device)).sum()
+
+
+def fit_objective(data: MovieBrainData, weights: dict[str, float]) -> Objective:
+    """Fit the variance of every target on training TRs.
+
+    Parameters
+    ----------
+    data : MovieBrainData
+    weights : dict
+        Of the terms; 1 where not named.
+    """
+    variance = {BRAIN: _brain_variance(data)}
+    for name in data.tables:
+        variance[name] = _stimulus_variance(data, name)
+    return Objective(variance, {term: weights.get(term, 1.0) for term in variance})
+
+
+def _brain_variance(data: MovieBrainData) -> float:
+    samples = data.samples("train")
+    total, count = 0.0, 0.0
+    for start in range(0, len(samples), _BLOCK):
+        part = samples.take(np.arange(start, min(start + _BLOCK, len(samples))))
+        bold, signal = data.brains.rows(
+            torch.from_numpy(part.subject), torch.from_numpy(part.tr) + data.lag_trs
+        )
+        total += float((bold.double().square() * signal).sum())
+        count += float(signal.sum())
+    return _positive(total / max(count, 1.0))
+
+
+def _stimulus_variance(data: MovieBrainData, name: str) -> float:
+    trs, total, count = data.split.train, 0.0, 0
+    for start in range(0, len(trs), _BLOCK):
+        target = torch.from_numpy(data.stimulus_target(name, trs[start : start + _BLOCK]))
+        total += float(target.double().square().sum())
+        count += target.numel()
+    return _positive(total / max(count, 1))
+
+
+def _positive(variance: float) -> float:
+    """A target that never varies is matched by its mean: any divisor will do."""
+    return variance if variance > 0 else 1.0

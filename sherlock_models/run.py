@@ -1,0 +1,152 @@
+"""A run's folder, read from any shell: what it is, how far it is, and its best model.
+
+`config.yaml` (complete), `metrics.jsonl` (a line per training step and validation),
+`fitted.safetensors` (everything fitted on training TRs), `state.json` (how far, how fast),
+`checkpoints/step-N/` with `checkpoints/index.json` naming `best` and `last`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from sherlock_data.errors import ConfigError
+from sherlock_models.config import RunConfig, load_config
+
+if TYPE_CHECKING:
+    from sherlock_models.architectures.autoencoder import BrainAutoencoder
+    from sherlock_models.dataset import MovieBrainData
+    from sherlock_models.normaliser import Normaliser
+
+CONFIG, METRICS, FITTED, STATE = "config.yaml", "metrics.jsonl", "fitted.safetensors", "state.json"
+CHECKPOINTS = "checkpoints"
+
+#: seconds without a sign of life after which a run on another machine counts as stopped
+_SILENT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, finished or not.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    """
+
+    path: Path
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """What the run is."""
+        return load_config(self.path / CONFIG)
+
+    @cached_property
+    def data(self) -> MovieBrainData:
+        """The data it was trained on, split and standardised in the same way."""
+        from sherlock_models.dataset import load_data
+
+        return load_data(self.config)
+
+    @cached_property
+    def normaliser(self) -> Normaliser:
+        """Units of its stimuli, from its own folder: needs no store."""
+        from sherlock_models.normaliser import load_normaliser
+
+        return load_normaliser(self.path / FITTED, self.config.stimulus)
+
+    @cached_property
+    def model(self) -> BrainAutoencoder:
+        """The model of the best checkpoint, in evaluation mode, on the CPU."""
+        return self.model_at("best")
+
+    def model_at(self, which: str) -> BrainAutoencoder:
+        """Build the model and load a checkpoint.
+
+        Parameters
+        ----------
+        which : {"best", "last"}
+
+        Raises
+        ------
+        CheckpointError
+            If there is none, or it is damaged or of another model.
+        """
+        from sherlock_models import checkpoint
+        from sherlock_models.zoo import build_model
+
+        config = self.config
+        model = build_model(config.model_entry, config.model_sizes, config.model_options)
+        checkpoint.load_model(checkpoint.find(self.path / CHECKPOINTS, which), model)
+        return model.eval()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of `metrics.jsonl` in order: `step`, `split`, `loss` and one key per term."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """Contents of `state.json`: `state`, `step`, `steps`, `samples_per_s`, `updated`, ..."""
+        path = self.path / STATE
+        if not path.is_file():
+            return {"state": "stopped", "step": 0}
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def state(self) -> str:
+        """`running`, `finished` or `stopped`; a run whose process is gone has stopped."""
+        progress = self.progress
+        state = str(progress["state"])
+        return "stopped" if state == "running" and not _alive(progress) else state
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds left at the current rate; None unless it is running."""
+        progress = self.progress
+        if self.state != "running" or not progress.get("steps_per_s"):
+            return None
+        return float((progress["steps"] - progress["step"]) / progress["steps_per_s"])
+
+
+def _alive(progress: dict[str, Any]) -> bool:
+    if progress.get("host") == socket.gethostname():
+        return psutil.pid_exists(int(progress["pid"]))
+    return time.time() - float(progress["updated"]) < _SILENT_S
+
+
+def write_state(path: Path, **state: Any) -> None:
+    """Write `state.json` of a run's folder whole or not at all."""
+    state |= {"pid": os.getpid(), "host": socket.gethostname(), "updated": time.time()}
+    temporary = path / f"{STATE}.tmp"
+    temporary.write_text(json.dumps(state), encoding="utf-8")
+    temporary.replace(path / STATE)
+
+
+def load(path: str | Path) -> Run:
+    """Open a run's folder; nothing heavy is read until it is asked for.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is not a run.
+    """
+    run = Run(Path(path))
+    if not (run.path / CONFIG).is_file():
+        raise ConfigError(
+            f"no {CONFIG} there", where=run.path, remedy="name a folder that sherlock-train made"
+        )
+    return run

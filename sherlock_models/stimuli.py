@@ -1,0 +1,164 @@
+"""Stimuli by the names a user types, read from the stimulus-like stores of a dataset.
+
+Legend: T = TRs, F = features, H, W = height and width of the video.
+
+`video` is the mean picture of each TR; `audio` is `audio_bands` flattened; `annotations` every
+numeric and one-hot variable of that store; any other name is a variable of one of the stores with
+the dim `time`, flattened to a vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sherlock_data import store
+from sherlock_data.errors import ConfigError, StoreError, did_you_mean
+
+#: stores that hold stimuli, in the order they are searched
+STORES = ("stimulus", "annotations", "features", "frames")
+ALIASES = {"audio": "audio_bands"}
+
+
+@dataclass(frozen=True)
+class StimulusTable:
+    """One stimulus on the scan clock, held once for all subjects.
+
+    Attributes
+    ----------
+    name : str
+    values : Tensor, (T, 3, H, W) uint8 or (T, F) float32
+        Raw units; 0 where there is no stimulus.
+    present : ndarray of bool, (T,)
+        False where the movie is absent or a feature is missing.
+    """
+
+    name: str
+    values: Tensor
+    present: NDArray[np.bool_]
+
+    @property
+    def is_video(self) -> bool:
+        """Pictures keep their shape; everything else is a vector."""
+        return self.values.ndim == 4
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(H, W, 3) of a video, (F,) of a vector."""
+        shape = tuple(self.values.shape[1:])
+        return (*shape[1:], shape[0]) if self.is_video else shape
+
+
+def store_of(folder: str, name: str) -> str:
+    """Return which store of a dataset folder holds a stimulus.
+
+    Raises
+    ------
+    StoreError
+        If the store it belongs to is not built.
+    ConfigError
+        If no built store has such a variable.
+    """
+    built = store.list_stores(folder)
+    if name == "annotations":
+        if name not in built:
+            raise _not_built(folder, name)
+        return name
+    wanted = ALIASES.get(name, name)
+    known: list[str] = []
+    for candidate in STORES:
+        if candidate not in built:
+            continue
+        variables = store.open_store(built[candidate]).data_vars
+        if wanted in variables:
+            return candidate
+        known += [str(v) for v in variables if v != "has_stimulus"]
+    if "stimulus" not in built and (wanted == "video" or wanted.startswith("audio")):
+        raise _not_built(folder, "stimulus")
+    lacking = "the movie has no sound" if wanted.startswith("audio") else "no built store has it"
+    raise ConfigError(
+        f"no stimulus '{name}': {lacking}",
+        where=folder,
+        remedy=did_you_mean(name, [*known, "audio", "annotations"]),
+    )
+
+
+def _not_built(folder: str, name: str) -> StoreError:
+    return StoreError(
+        "not built", where=f"{folder}/{name}.zarr", remedy=f"run sherlock-data build ... {name}"
+    )
+
+
+def size_of(folder: str, name: str) -> tuple[int, ...]:
+    """Size of a stimulus from metadata alone: (height, width, 3) or (features,)."""
+    data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
+    if name == "annotations":
+        return (sum(_columns(data[v]) for v in numeric_variables(data)),)
+    variable = data[ALIASES.get(name, name)]
+    if name == "video":
+        return (variable.sizes["height"], variable.sizes["width"], variable.sizes["rgb"])
+    return (_columns(variable),)
+
+
+def load_stimulus(folder: str, name: str) -> StimulusTable:
+    """Read one stimulus into memory.
+
+    Parameters
+    ----------
+    folder : str
+        Dataset folder.
+    name : str
+        `video`, `audio`, `annotations`, or a variable's name.
+    """
+    data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
+    present = data["has_stimulus"].values.copy() if "has_stimulus" in data else None
+    if name == "video":
+        video = data["video"].transpose("time", "rgb", "height", "width").values
+        values = torch.from_numpy(np.ascontiguousarray(video))
+        return StimulusTable(name, values, _all_true(values) if present is None else present)
+    names = numeric_variables(data) if name == "annotations" else [ALIASES.get(name, name)]
+    columns = [_matrix(data[variable]) for variable in names]
+    vectors = np.concatenate(columns, axis=1)
+    finite = np.isfinite(vectors).all(axis=1)
+    present = finite if present is None else present & finite
+    vectors[~present] = 0
+    return StimulusTable(name, torch.from_numpy(vectors), present)
+
+
+def feature_names(folder: str, name: str) -> list[str]:
+    """Name of every feature of a vector stimulus, e.g. `speaking` or `audio_bands[0,3]`."""
+    data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
+    names = numeric_variables(data) if name == "annotations" else [ALIASES.get(name, name)]
+    labels: list[str] = []
+    for variable in names:
+        shape = tuple(size for dim, size in data[variable].sizes.items() if dim != "time")
+        for index in np.ndindex(shape):
+            labels.append(f"{variable}[{','.join(map(str, index))}]" if index else variable)
+    return labels
+
+
+def numeric_variables(data: xr.Dataset) -> list[str]:
+    """Numeric and one-hot variables of an annotations store, in the store's order."""
+    return [
+        str(name)
+        for name, variable in data.data_vars.items()
+        if name != "has_stimulus" and variable.dims[:1] == ("time",) and variable.dtype.kind in "biuf"
+    ]
+
+
+def _columns(variable: xr.DataArray) -> int:
+    return int(np.prod([n for dim, n in variable.sizes.items() if dim != "time"], dtype=int))
+
+
+def _matrix(variable: xr.DataArray) -> NDArray[np.float32]:
+    values = variable.transpose("time", ...).values
+    return np.asarray(values.reshape(len(values), -1), dtype=np.float32)
+
+
+def _all_true(values: Tensor) -> NDArray[np.bool_]:
+    return np.ones(len(values), dtype=np.bool_)

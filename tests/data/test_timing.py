@@ -1,0 +1,139 @@
+"""The one clock: every second belongs to the TR that covers it, and none is stretched."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sherlock_data.errors import ConfigError, InputError
+from sherlock_data.timing import (
+    Clock,
+    Run,
+    frames_per_tr,
+    overlaps,
+    seconds_from_trs,
+    shifted_index,
+)
+
+SHERLOCK = Clock(1.5, (Run("run-1", 946, movie="part1.m4v"), Run("run-2", 1030)))
+
+
+def test_sherlock_has_1976_trs_in_two_runs():
+    assert SHERLOCK.volumes == 1976
+    assert SHERLOCK.run_offsets == {"run-1": 0, "run-2": 946}
+    assert SHERLOCK.time()[946] == 1419.0
+    assert SHERLOCK.run_time()[946] == 0.0
+    assert list(SHERLOCK.run_of_tr()[[945, 946]]) == ["run-1", "run-2"]
+
+
+def test_run_edges_are_movie_seconds():
+    clock = Clock(2.0, (Run("run-1", 3, movie="m.mp4", movie_start_s=10.0),))
+    assert clock.tr_edges("run-1").tolist() == [10.0, 12.0, 14.0, 16.0]
+
+
+@pytest.mark.parametrize(
+    ("rate", "frames"),
+    [
+        pytest.param("25", Fraction(75, 2), id="25fps-37.5"),
+        pytest.param("24", Fraction(36), id="24fps-36"),
+        pytest.param("30000/1001", Fraction(45000, 1001), id="ntsc"),
+    ],
+)
+def test_frames_per_tr_is_exact(rate, frames):
+    assert frames_per_tr(1.5, rate) == frames
+
+
+@pytest.mark.parametrize(
+    ("lag_s", "trs"),
+    [
+        pytest.param(0.0, 0, id="none"),
+        pytest.param(4.5, 3, id="3"),
+        pytest.param(-1.5, -1, id="-1"),
+    ],
+)
+def test_lag_in_whole_trs(lag_s, trs):
+    assert SHERLOCK.lag_in_trs(lag_s) == trs
+
+
+def test_a_lag_between_two_trs_is_refused_with_both_neighbours():
+    with pytest.raises(ConfigError, match=r"3 or 4\.5 s"):
+        SHERLOCK.lag_in_trs(4.0)
+
+
+@pytest.mark.parametrize(
+    ("tr", "runs"),
+    [
+        pytest.param(0.0, (Run("a", 1),), id="zero-tr"),
+        pytest.param(1.5, (), id="no-run"),
+        pytest.param(1.5, (Run("a", 1), Run("a", 2)), id="twice"),
+    ],
+)
+def test_a_clock_that_cannot_run(tr, runs):
+    with pytest.raises(ConfigError):
+        Clock(tr, runs)
+
+
+def test_overlap_weights_a_frame_that_straddles_two_trs():
+    # 25 fps and TR 1.5 s: frame 37 covers 1.48 to 1.52 s, half of it in each TR
+    starts = np.arange(75) / 25
+    shared = overlaps(starts, starts + 0.04, [0.0, 1.5, 3.0])
+    pairs = {
+        (s, t): w for s, t, w in zip(shared.source, shared.target, shared.seconds, strict=True)
+    }
+    assert pairs[37, 0] == pytest.approx(0.02)
+    assert pairs[37, 1] == pytest.approx(0.02)
+    assert shared.covered == pytest.approx([1.5, 1.5])
+    whole = [sum(range(37)), sum(range(38, 75))]
+    assert shared.mean(np.arange(75.0)) == pytest.approx([(v + 18.5) / 37.5 for v in whole])
+
+
+def test_overlapping_pieces_cover_a_bin_once():
+    shared = overlaps([0.0, 0.5], [1.0, 1.5], [0.0, 2.0])
+    assert shared.covered == pytest.approx([1.5])
+    assert shared.mean([0.0, 1.0]) == pytest.approx([0.5])
+
+
+def test_a_bin_nothing_covers_has_no_mean():
+    assert np.isnan(overlaps([0.0], [1.0], [0.0, 1.0, 2.0]).mean([3.0])[1])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    starts=st.lists(st.floats(-5, 20), max_size=12),
+    lengths=st.lists(st.floats(0, 6), min_size=12, max_size=12),
+    bins=st.integers(1, 8),
+    width=st.floats(0.5, 3),
+)
+def test_overlap_agrees_with_a_fine_ruler(starts, lengths, bins, width):
+    ends = [start + length for start, length in zip(starts, lengths, strict=False)]
+    edges = np.arange(bins + 1) * width
+    shared = overlaps(starts, ends, edges)
+    for i, (a, b) in enumerate(zip(starts, ends, strict=True)):
+        inside = max(0.0, min(b, edges[-1]) - max(a, edges[0]))
+        assert shared.seconds[shared.source == i].sum() == pytest.approx(inside, abs=1e-6)
+    ruler = (np.arange(bins * 2000) + 0.5) * width / 2000
+    hit = np.zeros(len(ruler), bool)
+    for a, b in zip(starts, ends, strict=True):
+        hit |= (ruler >= a) & (ruler < b)
+    assert shared.covered == pytest.approx(hit.reshape(bins, -1).mean(1) * width, abs=0.02)
+
+
+@given(shift=st.integers(-12, 12))
+def test_a_shift_never_leaves_its_run(shift):
+    clock = Clock(2.0, (Run("a", 7), Run("b", 5)))
+    there = shifted_index(clock, shift)
+    run = clock.run_of_tr()
+    inside = there >= 0
+    assert (there[inside] - clock.tr()[inside] == shift).all()
+    assert (run[there[inside]] == run[inside]).all()
+    assert inside.sum() == max(0, 7 - abs(shift)) + max(0, 5 - abs(shift))
+
+
+def test_one_based_tr_columns():
+    start, stop = seconds_from_trs([1, 9], [8, 10], 1.5)
+    assert start.tolist() == [0.0, 12.0]
+    assert stop.tolist() == [12.0, 15.0]
+    with pytest.raises(InputError):
+        seconds_from_trs([5], [4], 1.5)
