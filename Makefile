@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test lint docs clean
 
 demo: $(READY)  ## the whole way on made-up data with a known answer: scans -> stores -> model -> page
-	$(BIN)/sherlock-models demo demo
+	$(BIN)/python -m sherlock_cli.demo demo
 
 test: $(READY)  ## every test
 	$(BIN)/python -m pytest

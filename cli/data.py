@@ -79,16 +79,15 @@ def inspect(
     targets: tuple[str, ...], catalog: Path | None, raw: Path | None, as_json: bool
 ) -> None:
     """Headers, timing and problems of a dataset or of files; builds nothing."""
-    from sherlock_data.scan import resolve
-
     from sherlock_data import inspect as inspection
     from sherlock_data.catalog import load_catalog
+    from sherlock_data.scan import resolve
 
     if all(Path(target).is_file() for target in targets):
         document = inspection.inspect_files([Path(target) for target in targets])
     elif len(targets) == 1:
         entry = load_catalog(catalog).dataset(targets[0])
-        scan = resolve(targets[0], entry, _raw_folder(raw, catalog))
+        scan = resolve(targets[0], entry, _raw_folder(raw, catalog), strict=False)
         with BuildProgress("reading") as progress:
             document = inspection.inspect_dataset(scan, progress=progress.fraction)
     else:
@@ -162,10 +161,9 @@ def build(
     as_json: bool,
 ) -> None:
     """Build a dataset's stores: all that its inputs allow, or those named."""
-    from sherlock_data.scan import resolve
-
     from sherlock_data import build as builder
     from sherlock_data.catalog import load_catalog
+    from sherlock_data.scan import resolve
 
     known = load_catalog(catalog)
     scan = resolve(dataset, known.dataset(dataset), _raw_folder(raw, catalog))
@@ -240,7 +238,7 @@ def export(
             subject=subject,
             run=run_name,
             time=_seconds(time_range),
-            progress=progress.fraction,
+            report=progress.fraction,
         )
     notes.print(f"{out}: written", soft_wrap=True)
 

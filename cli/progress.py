@@ -8,6 +8,7 @@ from typing import Self
 from rich.progress import (
     BarColumn,
     Progress,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -15,13 +16,21 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 from sherlock_cli.console import notes
+
+
+class _Rate(TransferSpeedColumn):
+    """Bytes per second, where it is bytes that are counted."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.fields.get("bytes") else Text("")
 
 
 class BuildProgress:
     """One line per store, or one line for work that reports a fraction.
 
-    Used as a context manager; the store interface is :class:`sherlock_data.build.Progress`.
+    Used as a context manager; the store interface is :class:`sherlock_data.graph.Progress`.
     """
 
     def __init__(self, title: str) -> None:
@@ -31,7 +40,7 @@ class BuildProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
-            TransferSpeedColumn(),
+            _Rate(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -54,7 +63,7 @@ class BuildProgress:
     def start(self, store: str, total: float, done: float) -> None:
         """Open a store's line."""
         self.tasks[store] = self.bars.add_task(
-            f"{self.title} {store}", total=total or 1, completed=done
+            f"{self.title} {store}", total=total or 1, completed=done, bytes=True
         )
 
     def update(self, store: str, done: float) -> None:
@@ -66,8 +75,10 @@ class BuildProgress:
         if store in self.tasks:
             self.bars.stop_task(self.tasks[store])
 
-    def fraction(self, done: float) -> None:
-        """Set the one line of work that counts from 0 to 1."""
+    def fraction(self, done: float, what: str = "") -> None:
+        """Set the one line of work that counts from 0 to 1, and what it is at."""
         if "" not in self.tasks:
             self.tasks[""] = self.bars.add_task(self.title, total=1.0)
-        self.bars.update(self.tasks[""], completed=done)
+        self.bars.update(
+            self.tasks[""], completed=done, description=f"{self.title} {what}".rstrip()
+        )

@@ -58,10 +58,7 @@ class Atlas:
         InputError
             If no parcel lies on the grid.
         """
-        if (Grid((1, 1, 1), np.eye(4), self.space).is_mni, self.space) != (
-            grid.is_mni,
-            self.space if grid.is_mni else grid.space,
-        ):
+        if not grid.lies_in(self.space):
             raise UnavailableError(
                 f"is in {self.space} space, the dataset in {grid.space}",
                 where=f"atlas {self.name}",

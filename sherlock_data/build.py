@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import errno
 import shutil
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import dask
-import psutil
+from typing import Any
 
 from sherlock_data import store as stores
 from sherlock_data.catalog import Catalog
 from sherlock_data.contract import SUFFIX
-from sherlock_data.errors import NoSpaceError, SherlockError, StoreError, UnavailableError
+from sherlock_data.errors import NoSpaceError, StoreError, UnavailableError
+from sherlock_data.graph import Progress, Silent, run_parts
 from sherlock_data.provenance import completed_inputs, differences, remember_times
 from sherlock_data.recipes import Recipe
 from sherlock_data.scan import Scan
@@ -58,32 +55,6 @@ class Outcome:
     nbytes: int = 0
     memory_bytes: int = 0
     problems: tuple[dict[str, str], ...] = ()
-
-
-class Progress(Protocol):
-    """What a front end does with the news of a build."""
-
-    def start(self, store: str, total: float, done: float) -> None:
-        """Say that a store begins, with ``done`` of ``total`` units left from an earlier build."""
-
-    def update(self, store: str, done: float) -> None:
-        """Report ``done`` units so far."""
-
-    def end(self, store: str) -> None:
-        """Close a store's line."""
-
-
-class Silent:
-    """No progress at all."""
-
-    def start(self, store: str, total: float, done: float) -> None:
-        """Say nothing."""
-
-    def update(self, store: str, done: float) -> None:
-        """Say nothing."""
-
-    def end(self, store: str) -> None:
-        """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +115,43 @@ def build(
     options, progress = options or Options(), progress or Silent()
     recipes = _wanted(scan, catalog, names)
     folder = out / scan.dataset
-    outcomes = []
-    for name, recipe in recipes.items():
-        try:
-            plan = _plan(name, recipe, scan, folder, catalog, options)
-        except UnavailableError as error:
-            if name in names:
-                raise
-            outcomes.append(Outcome(name, "skipped", str(error)))
+
+    def plan(name: str) -> StorePlan:
+        return _plan(name, recipes[name], scan, folder, catalog)
+
+    # every plan is made before anything is written, so that what cannot be built writes nothing
+    plans, outcomes = _plan_all(list(recipes), names, plan)
+    todo = [
+        name
+        for name in plans
+        if _is_to_do(plans[name], options.overwrite, named=not names or name in names)
+    ]
+    if not options.dry_run:
+        _check_space([plans[name] for name in todo])
+    for name, first in plans.items():
+        if name not in todo or options.dry_run:
+            outcomes[name] = _outcome(name, first, done=name not in todo)
             continue
-        outcomes.append(_one(name, plan, options, progress))
-    return outcomes
+        # a derived store knows its size only now that the volumes are there
+        outcomes[name] = _one(
+            name, plan(name) if recipes[name].kind in DERIVED else first, options, progress
+        )
+    return [outcomes[name] for name in recipes]
+
+
+def _plan_all(
+    order: list[str], named: Sequence[str], plan: Callable[[str], StorePlan]
+) -> tuple[dict[str, StorePlan], dict[str, Outcome]]:
+    """Plans of the stores that can be built, and why the others are skipped."""
+    plans, skipped = {}, {}
+    for name in order:
+        try:
+            plans[name] = plan(name)
+        except UnavailableError as error:
+            if name in named:
+                raise
+            skipped[name] = Outcome(name, "skipped", str(error))
+    return plans, skipped
 
 
 def _wanted(scan: Scan, catalog: Catalog, names: Sequence[str]) -> dict[str, Recipe]:
@@ -169,12 +166,20 @@ def _wanted(scan: Scan, catalog: Catalog, names: Sequence[str]) -> dict[str, Rec
     return dict(sorted(recipes.items(), key=lambda item: ORDER.index(item[1].kind)))
 
 
-def _plan(
-    name: str, recipe: Recipe, scan: Scan, folder: Path, catalog: Catalog, options: Options
-) -> StorePlan:
+def _plan(name: str, recipe: Recipe, scan: Scan, folder: Path, catalog: Catalog) -> StorePlan:
     plan = _planners()[recipe.kind](scan, recipe, folder / f"{name}{SUFFIX}", catalog)
     plan.attrs["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
+    plan.attrs["runs"] = _runs(scan, with_movies=recipe.kind == "stimulus")
     return plan
+
+
+def _runs(scan: Scan, with_movies: bool) -> list[dict[str, Any]]:
+    """Return what of the clock a store depends on; a new movie leaves BOLD as it was."""
+    return [
+        {"name": run.name, "volumes": run.volumes}
+        | ({"movie": run.movie, "movie_start_s": run.movie_start_s} if with_movies else {})
+        for run in scan.clock.runs
+    ]
 
 
 def _planners() -> dict[str, Callable[..., StorePlan]]:
@@ -191,35 +196,36 @@ def _planners() -> dict[str, Callable[..., StorePlan]]:
     }
 
 
+def _is_to_do(plan: StorePlan, overwrite: bool, named: bool) -> bool:
+    """Whether a store is to be built; a complete one of another kind only with ``overwrite``."""
+    if stores.state(plan.path) != "complete":
+        return True
+    reasons = differences(plan)
+    if reasons and not overwrite:
+        raise StoreError(
+            f"complete, with {'; '.join(reasons)}",
+            where=plan.path,
+            remedy="build with --overwrite to replace it",
+        )
+    return overwrite and (named or bool(reasons))
+
+
+def _outcome(name: str, plan: StorePlan, done: bool) -> Outcome:
+    if done:
+        status, detail = "up to date", "same recipe and inputs"
+    else:
+        resumable = stores.state(plan.path) == "resumable"
+        status, detail = "planned", "would be resumed" if resumable else ""
+    return Outcome(name, status, detail, plan.nbytes, plan.memory_bytes, tuple(plan.problems))
+
+
 def _one(name: str, plan: StorePlan, options: Options, progress: Progress) -> Outcome:
-    outcome = Outcome(
-        name,
-        "built",
-        nbytes=plan.nbytes,
-        memory_bytes=plan.memory_bytes,
-        problems=tuple(plan.problems),
-    )
-    found = stores.state(plan.path)
-    if found == "complete" and not options.overwrite:
-        reasons = differences(plan)
-        if reasons:
-            raise StoreError(
-                f"complete, with {'; '.join(reasons)}",
-                where=plan.path,
-                remedy="build with --overwrite to replace it",
-            )
-        return replace(outcome, status="up to date", detail="same recipe and inputs")
-    if options.dry_run:
-        detail = "would be resumed" if found == "resumable" else ""
-        return replace(outcome, status="planned", detail=detail)
-    _check_space(plan)
-    if found == "complete":
+    if stores.state(plan.path) == "complete":
         stores.remove(plan.path)
     try:
         stores.begin(plan)
-        results = _run_parts(name, plan, options, progress)
-        inputs = completed_inputs(plan, results)
-        stores.complete(plan, results, inputs)
+        results = run_parts(name, plan, progress, options.scheduler, options.workers)
+        stores.complete(plan, results, completed_inputs(plan, results))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(
@@ -229,103 +235,30 @@ def _one(name: str, plan: StorePlan, options: Options, progress: Progress) -> Ou
     finally:
         progress.end(name)
     remember_times(plan)
-    return outcome
+    return Outcome(name, "built", "", plan.nbytes, plan.memory_bytes, tuple(plan.problems))
 
 
-def _check_space(plan: StorePlan) -> None:
+def _check_space(plans: Sequence[StorePlan]) -> None:
     """Refuse what cannot fit: noise hardly compresses, so the size before compression counts."""
-    if "://" in str(plan.path):
+    local = [plan for plan in plans if "://" not in str(plan.path)]
+    if not local:
         return
-    folder = plan.path.parent
+    folder = local[0].path.parent
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    done = sum(1 for part in plan.parts if stores.load_part(plan.path, part.name) is not None)
-    needed = plan.nbytes * (1 - done / max(1, len(plan.parts)))
+    needed = sum(plan.nbytes * (1 - _share_done(plan)) for plan in local)
     if needed > free:
         raise NoSpaceError(
-            f"needs up to {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
-            where=plan.path,
+            f"the stores need up to {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            where=folder,
             remedy="free some space or choose another --out",
         )
 
 
-def workers_for(plan: StorePlan, wanted: int | None) -> int:
-    """Parts to run at once: no more than cores, nor than three fifths of the free memory hold."""
-    if wanted:
-        return wanted
-    memory = int(0.6 * psutil.virtual_memory().available) // max(1, plan.memory_bytes)
-    return max(1, min(psutil.cpu_count() or 1, memory, len(plan.parts)))
-
-
-def _run_parts(
-    name: str, plan: StorePlan, options: Options, progress: Progress
-) -> dict[str, stores.Results]:
-    path = str(plan.path)
-    results = {part.name: stores.load_part(path, part.name) for part in plan.parts}
-    todo = [part for part in plan.parts if results[part.name] is None]
-    done = sum(part.weight for part in plan.parts if results[part.name] is not None)
-    meter = _Meter(name, done, progress)
-    progress.start(name, sum(part.weight for part in plan.parts), done)
-    if options.scheduler:
-        finished = _run_on_cluster(path, todo, options.scheduler, meter)
-    else:
-        graph = [dask.delayed(_run_part)(path, part, meter.of(part)) for part in todo]
-        finished = dask.compute(
-            *graph, scheduler="threads", num_workers=workers_for(plan, options.workers)
-        )
-    results.update({part.name: found for part, found in zip(todo, finished, strict=True)})
-    return {key: value for key, value in results.items() if value is not None}
-
-
-def _run_part(path: str, part: stores.Part, report: Callable[[float], None]) -> stores.Results:
-    results = part.run(path, report)
-    stores.save_part(path, part.name, results)
-    report(1.0)
-    return results
-
-
-def _ignore(fraction: float) -> None:
-    """Take no notice: a worker elsewhere reports whole parts only."""
-
-
-def _run_on_cluster(
-    path: str, todo: list[stores.Part], address: str, meter: _Meter
-) -> list[stores.Results]:
-    from distributed import Client, as_completed
-
-    try:
-        client = Client(address, timeout="10s")
-    except OSError as error:
-        raise SherlockError(
-            f"no dask scheduler answers ({error})", where=address, remedy="check --scheduler"
-        ) from error
-    with client:
-        futures = [client.submit(_run_part, path, part, _ignore, pure=False) for part in todo]
-        parts = dict(zip([future.key for future in futures], todo, strict=True))
-        for future in as_completed(futures):
-            if future.status == "finished":
-                meter.of(parts[future.key])(1.0)
-        return [future.result() for future in futures]
-
-
-class _Meter:
-    """Adds up the fractions that parts report from their threads."""
-
-    def __init__(self, store: str, done: float, progress: Progress) -> None:
-        self.store, self.base, self.progress = store, done, progress
-        self.fractions: dict[str, float] = {}
-        self.lock = threading.Lock()
-
-    def of(self, part: stores.Part) -> Callable[[float], None]:
-        """Return the reporter of one part."""
-
-        def report(fraction: float) -> None:
-            with self.lock:
-                self.fractions[part.name] = fraction * part.weight
-                self.progress.update(self.store, self.base + sum(self.fractions.values()))
-
-        return report
+def _share_done(plan: StorePlan) -> float:
+    done = [part for part in plan.parts if stores.load_part(plan.path, part.name) is not None]
+    return len(done) / max(1, len(plan.parts))
 
 
 def describe(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

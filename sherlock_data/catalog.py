@@ -107,7 +107,11 @@ class AtlasEntry(_Entry):
 
 
 class ModelEntry(_Entry):
-    """A zoo entry: an architecture with its brain layer, stimulus and widths."""
+    """A zoo entry: an architecture with its brain layer, stimulus and widths.
+
+    ``sizes`` of the brain and of each stimulus are those that entries are listed and compared at;
+    a model that is trained takes its own from the stores.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -115,6 +119,14 @@ class ModelEntry(_Entry):
     brain: str
     stimulus: tuple[str, ...] = ("video", "audio")
     claimed: str | None = None
+    sizes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+    @field_validator("sizes", mode="before")
+    @classmethod
+    def _one_number(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: (n,) if isinstance(n, int) else n for name, n in value.items()}
 
     @property
     def options(self) -> dict[str, Any]:

@@ -26,6 +26,10 @@ IntArray = NDArray[np.int64]
 TEMPLATE_OF_CODE = {3: "Talairach", 4: "MNI152"}
 
 
+def _is_mni(space: str) -> bool:
+    return space.upper().startswith("MNI")
+
+
 @dataclass(frozen=True)
 class Grid:
     """Shape and place of a volume.
@@ -47,7 +51,11 @@ class Grid:
     @property
     def is_mni(self) -> bool:
         """Whether the grid lies in a version of the MNI152 template's space."""
-        return self.space.upper().startswith("MNI")
+        return _is_mni(self.space)
+
+    def lies_in(self, space: str) -> bool:
+        """Whether ``space`` is this grid's; versions of MNI152 count as one."""
+        return _is_mni(space) if self.is_mni else space == self.space
 
     @property
     def zooms(self) -> tuple[float, float, float]:
@@ -108,10 +116,16 @@ class Grid:
         )
 
     @classmethod
-    def decode(cls, text: str) -> Grid:
-        """Read what :meth:`encode` wrote."""
+    def decode(cls, coordinate: Any) -> Grid:
+        """Read what :meth:`encode` wrote: the text, or the coordinate that holds it.
+
+        Raises
+        ------
+        StoreError
+            If it describes no grid.
+        """
         try:
-            found = json.loads(text)
+            found = json.loads(str(np.asarray(coordinate).item()))
             i, j, k = (int(n) for n in found["shape"])
             affine = np.array(found["affine"], dtype=np.float64).reshape(4, 4)
             return cls((i, j, k), affine, str(found["space"]))

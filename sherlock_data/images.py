@@ -75,7 +75,7 @@ def to_nifti(array: xr.DataArray, like: xr.Dataset | xr.DataTree | None = None) 
     tr = _tr(array) if other == ["time"] else None
     header = _header(grid, volumes.shape, volumes.dtype, tr)
     image = nibabel.Nifti2Image if isinstance(header, nibabel.Nifti2Header) else nibabel.Nifti1Image
-    return image(volumes, None, header)
+    return image(volumes, header.get_best_affine(), header)
 
 
 def export(
@@ -130,8 +130,7 @@ def export(
     bold = store.stored_view(path, "bold")
     on_disk = space == ("x", "y", "z") and bold.shape[2:] == grid.shape[::-1]
     with _whole_file(out) as file:
-        header.write_to(file)
-        file.write(b"\0" * (int(header["vox_offset"]) - header.sizeof_hdr))
+        file.write(header.binaryblock.ljust(int(header["vox_offset"]), b"\0"))
         for start in range(first, last, BLOCK_VOLUMES):
             stop = min(start + BLOCK_VOLUMES, last)
             block = np.asarray(bold[row, start:stop]).reshape(stop - start, -1)
@@ -163,7 +162,7 @@ def _painter(
     array: xr.DataArray, space: tuple[str, ...], like: xr.Dataset | xr.DataTree | None
 ) -> tuple[Grid, Painter]:
     """How units become voxels, for each kind of store."""
-    grid = Grid.decode(str(_coordinate(array, like, "grid").item()))
+    grid = Grid.decode(_coordinate(array, like, "grid"))
     if space == ("parcel",):
         if like is None or "label" not in like:
             raise StoreError(
@@ -211,9 +210,9 @@ def _coordinate(
     array: xr.DataArray, like: xr.Dataset | xr.DataTree | None, name: str
 ) -> xr.DataArray:
     if name in array.coords:
-        return array.coords[name]
+        return cast("xr.DataArray", array.coords[name])
     if like is not None and name in like:
-        return cast(xr.DataArray, like[name])
+        return cast("xr.DataArray", like[name])
     raise StoreError(
         f"the array has lost its coordinate '{name}', so nothing says where it lies",
         remedy="give the store it came from: to_nifti(array, like=store)",
@@ -275,8 +274,8 @@ def _time_range(
     """First and one past the last TR of a run and a stretch of time."""
     keep = np.ones(dataset.sizes["time"], dtype=bool)
     if run is not None:
-        names = dataset["run"].values.astype(str)
-        keep &= names == run
+        names = [str(name) for name in dataset["run"].values]
+        keep &= np.array([name == run for name in names])
         if not keep.any():
             raise ConfigError(f"no run '{run}'", remedy=did_you_mean(run, dict.fromkeys(names)))
     seconds = dataset["time"].values

@@ -1,8 +1,8 @@
 """NIfTI time series as streams: one inflate, one hash, never a whole file in memory.
 
 Legend: a block is ``(n, z, y, x)``, n volumes in the order they lie on disk (x fastest), float32,
-scaled as nibabel scales. Headers are parsed by nibabel (NIfTI-1.1 and NIfTI-2 standards); the data
-are inflated with ISA-L (:mod:`isal`) by a thread that runs ahead of the consumer.
+scaled as nibabel scales. Data are inflated with ISA-L (:mod:`isal`) by a thread that runs ahead of
+the consumer.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import nibabel
 import numpy as np
 from isal import igzip
-from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from sherlock_data.errors import InputError
+from sherlock_data.nifti_header import DAMAGED, NiftiHeader, parse
+
+__all__ = ["NiftiHeader", "Stream", "read_header", "stream"]
 
 FloatArray = NDArray[np.float32]
 
@@ -35,88 +35,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 GZIP_MOST = 1032
 #: blocks inflated ahead of the one the consumer holds
 BLOCKS_AHEAD = 2
-
-#: seconds in the time units of ``xyzt_units``; a file that names none is taken to mean seconds
-_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
-_SIZES = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
-_SPACES = {
-    0: "unknown",
-    1: "scanner",
-    2: "aligned",
-    3: "Talairach",
-    4: "MNI152",
-    5: "template",
-}
-_NOT_NIFTI = "give a NIfTI file (.nii or .nii.gz)"
-_DAMAGED = "fetch or write the file again"
-
-
-@dataclass(frozen=True)
-class NiftiHeader:
-    """What a header says of its data.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        (x, y, z, time); an image of three dimensions has one volume.
-    dimensions : int
-        3 or 4, as the file has it.
-    affine : ndarray of float64, shape (4, 4)
-        Voxel indices to millimetres; the best of sform and qform.
-    zooms : tuple of float
-        Voxel size in mm along x, y, z.
-    tr_s : float or None
-        Seconds between volumes; None where the header holds no positive number.
-    dtype : numpy.dtype
-        As on disk, byte order included.
-    slope, inter : float
-        Stored values times ``slope`` plus ``inter`` are the values (1 and 0: nothing to do).
-    offset : int
-        First byte of the data in the (inflated) file.
-    space : str
-        What the header's form code names: ``"MNI152"``, ``"scanner"``, ``"unknown"``, ...
-    """
-
-    shape: tuple[int, int, int, int]
-    dimensions: int
-    affine: NDArray[np.float64]
-    zooms: tuple[float, float, float]
-    tr_s: float | None
-    dtype: np.dtype[Any]
-    slope: float
-    inter: float
-    offset: int
-    space: str
-
-    @property
-    def volumes(self) -> int:
-        """Number of volumes."""
-        return self.shape[3]
-
-    @property
-    def big_endian(self) -> bool:
-        """Whether values on disk have their most significant byte first."""
-        return self.dtype.str.startswith(">")
-
-    @property
-    def volume_bytes(self) -> int:
-        """Bytes of one volume on disk, inflated."""
-        return int(np.prod(self.shape[:3])) * self.dtype.itemsize
-
-    @property
-    def file_bytes(self) -> int:
-        """Bytes of the whole file, inflated."""
-        return self.offset + self.volume_bytes * self.volumes
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether bytes on disk are already the native float32 values."""
-        return self.dtype == np.dtype("=f4") and not self.is_scaled
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether slope and intercept change the values."""
-        return (self.slope, self.inter) != (1.0, 0.0)
 
 
 def read_header(path: str | Path, *, series: bool = True) -> NiftiHeader:
@@ -137,7 +55,7 @@ def read_header(path: str | Path, *, series: bool = True) -> NiftiHeader:
     """
     path = Path(path)
     header = _header(path, series)
-    _check_length(path, header)
+    _check_end(path, header)
     return header
 
 
@@ -337,7 +255,7 @@ def _scaled(stored: NDArray[Any], header: NiftiHeader) -> FloatArray:
 def _header(path: Path, series: bool) -> NiftiHeader:
     try:
         with path.open("rb") as raw, _inflated(raw) as file:
-            header = _parse(path, file)
+            header = parse(path, file)
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from error
     if series and header.dimensions == 3:
@@ -346,101 +264,36 @@ def _header(path: Path, series: bool) -> NiftiHeader:
             where=path,
             remedy="give the 4-D file of a run",
         )
+    _check_size(path, header)
     return header
 
 
-def _parse(path: Path, file: Any) -> NiftiHeader:
-    """Parse the header at the start of an inflated file."""
-    size_field = file.read(4)
-    sizes = [int.from_bytes(size_field, order) for order in ("little", "big")]
-    size = next((size for size in sizes if size in _SIZES), None)
-    if size is None:
-        raise InputError("is not a NIfTI file", where=path, remedy=_NOT_NIFTI)
-    binary = size_field + file.read(size - 4)
-    if len(binary) < size:
-        raise InputError("ends within its header", where=path, remedy=_DAMAGED)
-    magic = binary[344:348] if size == 348 else binary[4:8]
-    if magic[:2] == b"ni" or path.suffix in {".hdr", ".img"}:
-        raise InputError(
-            "is half of a .hdr/.img pair", where=path, remedy="convert it to one .nii or .nii.gz"
-        )
-    if magic[:2] != b"n+":
-        raise InputError("is not a NIfTI file (Analyze 7.5?)", where=path, remedy=_NOT_NIFTI)
-    try:
-        header = _SIZES[size](binary, check=False)
-        return _understood(path, header)
-    except (HeaderDataError, ValueError) as error:
-        raise InputError(f"has a broken header ({error})", where=path, remedy=_DAMAGED) from error
+def _check_size(path: Path, header: NiftiHeader) -> None:
+    """Refuse a file that cannot hold what its header promises, however well it is packed."""
+    there = path.stat().st_size * (GZIP_MOST if _is_gzip(path) else 1)
+    if there < header.file_bytes:
+        raise _short(path, header, max(there - header.offset, 0))
 
 
-def _understood(path: Path, header: Any) -> NiftiHeader:
-    """Check a nibabel header and keep what we use of it."""
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
-        raise InputError(
-            f"holds {header.get_value_label('datatype')} values",
-            where=path,
-            remedy="give real numbers",
-        )
-    shape = tuple(int(n) for n in header.get_data_shape())
-    while len(shape) > 4 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in (3, 4) or min(shape) < 1:
-        raise InputError(
-            f"has the shape {shape}", where=path, remedy="give a 4-D file (x, y, z, time)"
-        )
-    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise InputError(
-            "has an affine that places no voxel", where=path, remedy="mend its sform or qform"
-        )
-    slope, inter = header.get_slope_inter()
-    code = int(header["sform_code"]) or int(header["qform_code"])
-    zooms = [float(zoom) for zoom in header.get_zooms()[:3]]
-    least = int(header["sizeof_hdr"]) + 4
-    return NiftiHeader(
-        shape=(shape[0], shape[1], shape[2], shape[3] if len(shape) == 4 else 1),
-        dimensions=len(shape),
-        affine=affine,
-        zooms=(zooms[0], zooms[1], zooms[2]),
-        tr_s=_repetition_time(header) if len(shape) == 4 else None,
-        dtype=dtype,
-        slope=1.0 if slope is None else float(slope),
-        inter=0.0 if inter is None else float(inter),
-        offset=max(int(header.get_data_offset()), least),
-        space=_SPACES.get(code, "unknown"),
-    )
-
-
-def _repetition_time(header: Any) -> float | None:
-    """Seconds between volumes, or None.
-
-    The shortest decimal that rounds to the stored float32 is meant, so 0.72 stays 0.72.
-    """
-    unit = header.get_xyzt_units()[1]
-    value = float(str(header["pixdim"][4]))
-    if unit not in _SECONDS or not np.isfinite(value) or value <= 0:
-        return None
-    return float(f"{value * _SECONDS[unit]:.9g}")
-
-
-def _check_length(path: Path, header: NiftiHeader) -> None:
-    """Refuse a file that is too short, at the cost of one look at its end.
+def _check_end(path: Path, header: NiftiHeader) -> None:
+    """Refuse a gzip file that is cut off, at the cost of one look at its end.
 
     A gzip member ends with the length of what it holds (RFC 1952, modulo 2**32). A cut file does
     not, nor does one of several members: only then is the file inflated to find out.
     """
-    size = path.stat().st_size
+    if not _is_gzip(path):
+        return
     with path.open("rb") as raw:
-        gzipped = raw.read(2) == GZIP_MAGIC
-        raw.seek(-min(size, 4), io.SEEK_END)
+        raw.seek(-4, io.SEEK_END)
         promised = int.from_bytes(raw.read(4), "little")
-    there = size * GZIP_MOST if gzipped else size
-    if there < header.file_bytes:
-        raise _short(path, header, max(there - header.offset, 0))
-    if gzipped and promised != header.file_bytes % 2**32:
+    if promised != header.file_bytes % 2**32:
         with Stream(path, 1, header) as volumes:
             deque(volumes, maxlen=0)
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as raw:
+        return raw.read(2) == GZIP_MAGIC
 
 
 def _short(path: Path, header: NiftiHeader, there: int) -> InputError:
@@ -449,15 +302,15 @@ def _short(path: Path, header: NiftiHeader, there: int) -> InputError:
         f"ends after {there // header.volume_bytes} of the {header.volumes} volumes its header "
         "promises",
         where=path,
-        remedy=_DAMAGED,
+        remedy=DAMAGED,
     )
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     """Say in one line why a file could not be read."""
     if isinstance(error, igzip.BadGzipFile | zlib.error):
-        return InputError(f"has a corrupt gzip stream ({error})", where=path, remedy=_DAMAGED)
+        return InputError(f"has a corrupt gzip stream ({error})", where=path, remedy=DAMAGED)
     if isinstance(error, EOFError):
-        return InputError("is cut off: its gzip stream has no end", where=path, remedy=_DAMAGED)
+        return InputError("is cut off: its gzip stream has no end", where=path, remedy=DAMAGED)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return InputError(f"cannot be read ({reason})", where=path, remedy="check the path")

@@ -61,7 +61,7 @@ def differences(plan: StorePlan) -> list[str]:
     reasons = []
     if attrs.get("recipe") != plan.attrs["recipe"]:
         reasons.append(f"another recipe ({_changed_keys(attrs.get('recipe'), plan)})")
-    for key in ("repetition_time_s", "space", "lag_s"):
+    for key in ("runs", "repetition_time_s", "space", "lag_s"):
         if attrs.get(key) != plan.attrs[key]:
             reasons.append(f"another {key} ({attrs.get(key)}, now {plan.attrs[key]})")
     had = {item["name"]: item for item in attrs.get("inputs", [])}

@@ -82,9 +82,10 @@ def _may_exist(path: str | Path) -> bool:
 
 
 def identity(plan: StorePlan) -> dict[str, Any]:
-    """Return what makes two builds the same: the recipe and the size of every input."""
+    """Return what makes two builds the same: recipe, clock, and the size of every input."""
     inputs = [{"name": i["name"], "bytes": i["bytes"]} for i in plan.inputs]
-    return {"recipe": plan.attrs["recipe"], "inputs": inputs}
+    keys = ("recipe", "runs", "repetition_time_s", "lag_s", "space")
+    return {**{key: plan.attrs.get(key) for key in keys}, "inputs": inputs}
 
 
 def begin(plan: StorePlan) -> None:

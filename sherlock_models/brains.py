@@ -96,7 +96,12 @@ def load_bold(data: xr.Dataset) -> tuple[Tensor, BoolArray, BoolArray]:
 
 
 def standardise(
-    raw: Tensor, valid: BoolArray, declared: BoolArray, clock: Clock, train: IntArray, used: IntArray
+    raw: Tensor,
+    valid: BoolArray,
+    declared: BoolArray,
+    clock: Clock,
+    train: IntArray,
+    used: IntArray,
 ) -> BrainTable:
     """Fit mean and standard deviation of every subject, run and unit.
 
@@ -166,5 +171,5 @@ def average(table: BrainTable) -> tuple[Tensor, BoolArray, BoolArray]:
         there = signal & torch.from_numpy(table.valid[s])[:, None]
         total += bold * there
         count += there
-    valid = table.valid.any(axis=0)[None]
+    valid = np.asarray(table.valid.any(axis=0))[None]
     return (total / count.clamp(min=1))[None], valid, table.signal.any(0).numpy()[None].copy()

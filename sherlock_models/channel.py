@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sherlock_models.dataset import Batch
+from sherlock_models.batch import Batch
 from sherlock_models.parallel import World
 
 IntArray = NDArray[np.int64]

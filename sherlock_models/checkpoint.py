@@ -11,28 +11,33 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from sherlock_data.errors import SherlockError
 from sherlock_models.parallel import World
 
 INDEX, STEP = "index.json", "step.json"
 _READABLE = (".safetensors", ".json")
-_FAILURES = (
-    CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError
-)
+_FAILURES = (CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError)
 
 
 class CheckpointError(SherlockError):
@@ -136,9 +141,8 @@ def save(
         temporary.mkdir(parents=True)
     world.barrier()
     try:
-        writer = dcp.HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-        with _quiet():
-            dcp.save(_state(model, optimizer, extra), storage_writer=writer)
+        writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
+        save_shards(_state(model, optimizer, extra), storage_writer=writer)
     except _FAILURES as error:
         if world.main:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -183,9 +187,9 @@ def load(
     state = _state(model, optimizer, extra)
     _read(path, state, alone)
     nested = get_optimizer_state_dict(model, optimizer)
-    for name, values in nested["state"].items():
+    for name, values in _moments(nested).items():
         for key in values:
-            values[key] = state[f"optimizer.{name}.{key}"]  # type: ignore[call-overload]
+            values[key] = state[f"optimizer.{name}.{key}"]
     set_optimizer_state_dict(model, optimizer, nested)
     try:
         return int(json.loads((path / STEP).read_text(encoding="utf-8"))["step"])
@@ -203,11 +207,15 @@ def _state(
 ) -> dict[str, Any]:
     """Everything that is a tensor, flat; the rest follows from the configuration and the step."""
     state = _model_state(model)
-    moments = get_optimizer_state_dict(model, optimizer)["state"]
-    for name, values in moments.items():
-        for key, value in values.items():  # type: ignore[union-attr]
+    for name, values in _moments(get_optimizer_state_dict(model, optimizer)).items():
+        for key, value in values.items():
             state[f"optimizer.{name}.{key}"] = value
     return state | {f"extra.{name}": value for name, value in extra.items()}
+
+
+def _moments(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return AdamW's state by the parameter's name: `step`, `exp_avg`, `exp_avg_sq`."""
+    return cast("dict[str, dict[str, Any]]", nested["state"])
 
 
 def _model_state(model: nn.Module) -> dict[str, Any]:
@@ -223,10 +231,8 @@ def _read(path: Path, state: dict[str, Any], alone: bool) -> None:
             remedy="use a checkpoint that sherlock-train wrote",
         )
     try:
-        with _quiet():
-            dcp.load(
-                state, storage_reader=dcp.HuggingFaceStorageReader(str(path)), no_dist=alone
-            )
+        with _one_process_is_fine():
+            load_shards(state, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=alone)
     except _FAILURES as error:
         raise CheckpointError(
             f"does not fit this model or is damaged ({_first_line(error)})",
@@ -241,9 +247,12 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _quiet() -> warnings.catch_warnings[None]:
-    caught = warnings.catch_warnings()
-    return caught
+@contextmanager
+def _one_process_is_fine() -> Iterator[None]:
+    """Silence torch, which warns every time of reading in one process; here it is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _write_index(folder: Path, index: Index) -> None:
@@ -254,9 +263,7 @@ def _write_index(folder: Path, index: Index) -> None:
 
 def _thin(folder: Path, index: Index, keep: int) -> None:
     """Delete what is neither `best` nor `last` nor among the `keep` newest others."""
-    steps = sorted(
-        (int(p.name.removeprefix("step-")) for p in folder.glob("step-*")), reverse=True
-    )
+    steps = sorted((int(p.name.removeprefix("step-")) for p in folder.glob("step-*")), reverse=True)
     others = [step for step in steps if step not in (index.best, index.last)]
     for step in others[keep:]:
         shutil.rmtree(step_folder(folder, step))

@@ -72,7 +72,7 @@ class RunConfig(BaseModel):
     width : float
         Factor on every hidden layer.
     validate_every : int or None
-        Steps between two validations, each with a checkpoint; None: a twentieth of the run.
+        Steps between two validations, each with a checkpoint; None: a tenth of the run.
     patience : int or None
         Stop after so many validations without a better one; None: never.
     keep : int
@@ -161,10 +161,9 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        known = ("brain", *self.stimulus)
         for name in self.weights:
-            if name not in known:
-                raise ValueError(f"no loss term '{name}'; {did_you_mean(name, known)}")
+            if name not in self.terms:
+                raise ValueError(f"no loss term '{name}'; {did_you_mean(name, self.terms)}")
         if self.subject == "mean" and self.split == "subject":
             raise ValueError("the mean brain has no subject to hold out; use split block")
         return self
@@ -199,14 +198,13 @@ class RunConfig(BaseModel):
 
     def with_sizes(self, sizes: Sizes) -> RunConfig:
         """Return a copy that records the sizes of the model's layers."""
-        record = SizesRecord(
-            stimulus=sizes.stimulus, brain=sizes.brain, subjects=sizes.subjects
-        )
+        record = SizesRecord(stimulus=sizes.stimulus, brain=sizes.brain, subjects=sizes.subjects)
         return self.model_copy(update={"sizes": record})
 
-    def weight(self, term: str) -> float:
-        """Weight of a loss term."""
-        return self.weights.get(term, 1.0)
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Loss terms: the brain, then every stimulus."""
+        return ("brain", *self.stimulus)
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
@@ -215,13 +213,27 @@ class RunConfig(BaseModel):
 
 
 #: keys of a configuration that no `--set` may touch
-_RESOLVED = ("entry", "architecture", "options", "data", "catalog", "repeats", "stores", "sizes", "versions")
+_RESOLVED = (
+    "entry",
+    "architecture",
+    "options",
+    "data",
+    "catalog",
+    "repeats",
+    "stores",
+    "sizes",
+    "versions",
+)
 
 
 def settable(entry: ModelEntry) -> list[str]:
     """Keys that `--set` knows for an entry: the run's own, then the architecture's options."""
+    from sherlock_models.zoo import ARCHITECTURES
+
     own = [name for name in RunConfig.model_fields if name not in _RESOLVED]
-    return [*own, *entry.options]
+    known = ARCHITECTURES.get(entry.architecture)
+    theirs = known.options.model_fields if known else entry.options
+    return [*own, *(name for name in theirs if name not in (*own, "subject_embedding"))]
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -375,7 +387,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def versions() -> dict[str, str]:
-    """What a run was made with."""
+    """Say what a run is made with."""
     import numpy
     import torch
 

@@ -22,11 +22,14 @@ from sherlock_data.errors import ConfigError, StoreError, did_you_mean
 from sherlock_data.splits import Split, make_split
 from sherlock_data.timing import Clock, Run, shifted_index
 from sherlock_models import stimuli
+from sherlock_models.batch import Batch, SampleTable
 from sherlock_models.brains import BrainTable, average, load_bold, standardise
 from sherlock_models.config import RunConfig, StoreIdentity
 from sherlock_models.normaliser import Normaliser, fit_scale
 from sherlock_models.sizes import Sizes
 from sherlock_models.stimuli import StimulusTable
+
+__all__ = ["Batch", "MovieBrainData", "SampleTable", "load_data", "sizes_of"]
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -34,83 +37,6 @@ BoolArray = NDArray[np.bool_]
 SIDES = ("train", "validation", "test")
 #: the one subject of `subject=mean`
 MEAN_SUBJECT = "mean"
-
-
-@dataclass(frozen=True)
-class SampleTable:
-    """Samples of one side of the split, by subject and then by TR.
-
-    Attributes
-    ----------
-    subject : ndarray of int64, (N,)
-        Index into `MovieBrainData.subjects`.
-    tr : ndarray of int64, (N,)
-        0-based stimulus TR over all runs.
-    """
-
-    subject: IntArray
-    tr: IntArray
-
-    def __len__(self) -> int:
-        return len(self.tr)
-
-    def take(self, indices: IntArray) -> SampleTable:
-        """Return the samples at `indices`, in that order."""
-        return SampleTable(self.subject[indices], self.tr[indices])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples as a model takes them, in normalised units.
-
-    Attributes
-    ----------
-    stimulus : dict of Tensor
-        What the encoder sees: `video` (B, D, 3, H, W), vectors (B, D, F).
-    target : dict of Tensor
-        The current TR: `video` (B, 3, H, W), vectors (B, F).
-    brain : Tensor of float32, (B, U)
-        0 where there is no signal.
-    signal : Tensor of bool, (B, U)
-    subject, tr, run : Tensor of int64, (B,)
-        Index of the subject, stimulus TR over all runs, index of the run.
-    embedding : Tensor of int64, (B,)
-        Row of the subject embedding, -1 for a subject that was held out.
-    position : Tensor of int64, (B,)
-        Place in the global batch, the same for any number of ranks.
-    """
-
-    stimulus: dict[str, Tensor]
-    target: dict[str, Tensor]
-    brain: Tensor
-    signal: Tensor
-    subject: Tensor
-    tr: Tensor
-    run: Tensor
-    embedding: Tensor
-    position: Tensor
-
-    def __len__(self) -> int:
-        return len(self.tr)
-
-    def to(self, device: torch.device | str) -> Batch:
-        """Move everything to a device; itself where it is there already."""
-        if self.brain.device == torch.device(device):
-            return self
-
-        def move(value: Tensor) -> Tensor:
-            return value.to(device, non_blocking=True)
-
-        return Batch(
-            stimulus={name: move(value) for name, value in self.stimulus.items()},
-            target={name: move(value) for name, value in self.target.items()},
-            **{
-                name: move(getattr(self, name))
-                for name in (
-                    "brain", "signal", "subject", "tr", "run", "embedding", "position"
-                )
-            },
-        )
 
 
 @dataclass(frozen=True)
@@ -177,7 +103,7 @@ class MovieBrainData:
         return sum(tensor.nbytes for tensor in tensors)
 
     def samples(self, side: str) -> SampleTable:
-        """Samples of `train`, `validation` or `test`, by subject and then by TR.
+        """Return the samples of `train`, `validation` or `test`, by subject and then by TR.
 
         Raises
         ------
@@ -233,7 +159,8 @@ class MovieBrainData:
         """Stimulus at every delay, (B, D, ...)."""
         values = self.tables[name].values
         rows = values.index_select(0, (tr[:, None] - self._delays).flatten())
-        return self.normaliser.forward(name, rows).unflatten(0, (len(tr), len(self.delays)))
+        seen = self.normaliser.forward(name, rows)
+        return seen.view(len(tr), len(self.delays), *values.shape[1:])
 
     def _current(self, name: str, tr: Tensor, delayed: Tensor) -> Tensor:
         if 0 in self.delays:
@@ -408,8 +335,8 @@ def usable_trs(
     for delay in delays:
         earlier = shifted_index(clock, -delay)
         usable &= (earlier >= 0) & present[earlier]
-    later = shifted_index(clock, lag_trs)
-    return np.asarray(usable & (later >= 0) & valid.any(axis=0)[later], dtype=np.bool_)
+    later, anyone = shifted_index(clock, lag_trs), np.asarray(valid.any(axis=0))
+    return np.asarray(usable & (later >= 0) & anyone[later], dtype=np.bool_)
 
 
 def _check_identities(config: RunConfig) -> None:
@@ -438,7 +365,9 @@ def _check_clock(config: RunConfig, clock: Clock, tables: dict[str, StimulusTabl
             )
         if not table.present.any():
             raise ConfigError(
-                f"no TR has the stimulus '{name}'", where=path, remedy="name another --set stimulus="
+                f"no TR has the stimulus '{name}'",
+                where=path,
+                remedy="name another stimulus",
             )
 
 

@@ -109,18 +109,25 @@ class Reader:
         key = subject if embedded else -1
         if key not in self._encoded:
             trs = self.test.of_subject(subject) if embedded else self.test.trs
-            self._encoded[key] = self._encode(trs, subject)
+            self._encoded[key] = self._encode(trs, self._row(subject) if embedded else None)
         mine = self.test.of_subject(subject)
         known = mine if embedded else self.test.trs
-        return self._encoded[key][np.searchsorted(known, mine)] * self.test.data.signal[subject]
+        brain = self._encoded[key][np.searchsorted(known, mine)]
+        return np.asarray(brain * self.test.data.signal[subject])
+
+    def _row(self, subject: int) -> int:
+        """Row of the subject embedding; -1, the mean of all rows, for a held-out subject."""
+        known = self.test.data.split.train_subjects
+        name = self.test.data.subjects[subject]
+        return known.index(name) if name in known else -1
 
     @torch.inference_mode()
-    def _encode(self, trs: IntArray, subject: int) -> SeriesArray:
+    def _encode(self, trs: IntArray, subject: int | None) -> SeriesArray:
         data = self.test.data
         parts = []
         for start in range(0, len(trs), BATCH):
             some = trs[start : start + BATCH]
-            row = data.embedding_rows(torch.full((len(some),), subject))
+            row = None if subject is None else torch.full((len(some),), subject)
             brain = self.run.model.encode(data.stimulus_inputs(some), row)
             parts.append(brain.float().numpy())
         return np.concatenate(parts)
@@ -159,10 +166,11 @@ def partners(trs: IntArray, rng: np.random.Generator) -> IntArray:
     """Another row for each TR, at least ``FAR_TRS`` away, else the farthest there is."""
     distance = np.abs(trs[:, None] - trs)
     draw = np.where(distance >= FAR_TRS, rng.random(distance.shape), -1.0)
-    return np.where(draw.max(axis=1) >= 0, draw.argmax(axis=1), distance.argmax(axis=1))
+    found = np.where(draw.max(axis=1) >= 0, draw.argmax(axis=1), distance.argmax(axis=1))
+    return np.asarray(found)
 
 
 def frames(data: MovieBrainData, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Turn normalised pictures (t, 3, H, W) into grey levels (t, H, W, 3), 0 to 255."""
     levels = data.normaliser.inverse("video", torch.from_numpy(np.ascontiguousarray(values)))
-    return np.clip(levels.movedim(1, -1).numpy(), 0, 255)
+    return np.asarray(np.clip(levels.movedim(1, -1).numpy(), 0, 255))

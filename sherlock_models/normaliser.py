@@ -87,7 +87,7 @@ class Normaliser:
         return self._scale(name).forward(values)
 
     def inverse(self, name: str, values: Tensor) -> Tensor:
-        """What the model gives back to raw units (grey levels, dB, ...); not clipped."""
+        """Turn what the model gives back to raw units (grey levels, dB, ...); not clipped."""
         return self._scale(name).inverse(values)
 
     def _scale(self, name: str) -> Scale:
@@ -110,9 +110,7 @@ class Normaliser:
         """Rebuild from :meth:`tensors`."""
         return cls(
             {
-                name: Scale(
-                    tensors[f"normaliser.{name}.mean"], tensors[f"normaliser.{name}.scale"]
-                )
+                name: Scale(tensors[f"normaliser.{name}.mean"], tensors[f"normaliser.{name}.scale"])
                 for name in names
             }
         )

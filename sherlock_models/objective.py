@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sherlock_models.dataset import Batch, MovieBrainData
+from sherlock_models.batch import Batch
+from sherlock_models.dataset import MovieBrainData
 from sherlock_models.output import Output
 
 #: the term of the brain layer; the others carry the names of their stimuli
@@ -109,5 +110,5 @@ def _stimulus_variance(data: MovieBrainData, name: str) -> float:
 
 
 def _positive(variance: float) -> float:
-    """A target that never varies is matched by its mean: any divisor will do."""
+    """Divide by something: a target that never varies is matched by its mean."""
     return variance if variance > 0 else 1.0

@@ -8,11 +8,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,11 @@ from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models.sampler import rank_share
 
 if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
     from sherlock_models.architectures.autoencoder import BrainAutoencoder
+
+_LOG = logging.getLogger(__name__)
 
 TIMEOUT = timedelta(minutes=10)
 #: exit status after a SIGTERM that was answered with a checkpoint (128 + 15)
@@ -111,15 +116,16 @@ class World:
         model = model.to(self.device)
         if self.size == 1 and precision == "fp32":
             return model
-        policy = MixedPrecisionPolicy()
+        inner = whole = MixedPrecisionPolicy()
         if precision == "bf16":
-            policy = MixedPrecisionPolicy(
-                param_dtype=torch.bfloat16, reduce_dtype=torch.float32, output_dtype=torch.float32
-            )
+            inner = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            # only the root's outputs: a block's feed bf16 weights of the block around it
+            whole = replace(inner, output_dtype=torch.float32)
         mesh = init_device_mesh(self.device.type, (self.size,), mesh_dim_names=("shard",))
         for block in model.blocks():
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-        return fully_shard(model, mesh=mesh, mp_policy=policy)
+            fully_shard(block, mesh=mesh, mp_policy=inner)
+        fully_shard(model, mesh=mesh, mp_policy=whole)
+        return model
 
     def clip(self, model: nn.Module, largest: float) -> float:
         """Scale gradients down to a norm of `largest`; returns their norm before."""
@@ -147,15 +153,15 @@ def world(device: str = "auto") -> Iterator[World]:
     place = torch.device("cuda", local) if kind == "cuda" else torch.device("cpu")
     if kind == "cuda":
         torch.cuda.set_device(place)
+    hook = sys.excepthook
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     if is_rank():
         if kind == "cpu":
             _divide_cores()
         dist.init_process_group(backend, timeout=TIMEOUT)
     else:
-        dist.init_process_group(
-            backend, store=dist.HashStore(), rank=0, world_size=1, timeout=TIMEOUT
-        )
+        alone = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=alone, rank=0, world_size=1, timeout=TIMEOUT)
     try:
         joined = World(dist.get_rank(), dist.get_world_size(), place)
         yield joined
@@ -164,6 +170,7 @@ def world(device: str = "auto") -> Iterator[World]:
         time.sleep(_TEARDOWN_S)
     finally:
         dist.destroy_process_group()
+        sys.excepthook = hook  # joining put the rank before every line of a traceback
 
 
 def _divide_cores() -> None:
@@ -197,7 +204,8 @@ def launch(ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for chatter in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(chatter).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -217,8 +225,18 @@ def launch(ranks: int, function: Callable[..., Any], *arguments: Any) -> None:
         rank, failure = error.get_first_failure()
         if failure.exitcode == TERMINATED:
             raise SystemExit(TERMINATED) from None
-        said = failure.message.splitlines()[0] if failure.message else f"exit {failure.exitcode}"
-        raise WorkerError(said, where=f"rank {rank}") from None
+        raise WorkerError(_said(failure), where=f"rank {rank}") from None
+
+
+def _said(failure: ProcessFailure) -> str:
+    """Return the message of a rank's exception; its traceback goes to the log (`--debug`)."""
+    message: Any = failure.message
+    if isinstance(message, dict):
+        _LOG.debug(message.get("extraInfo", {}).get("py_callstack", ""))
+        message = message.get("message")
+    line = (str(message).splitlines() or [""])[0] if message else f"exit {failure.exitcode}"
+    kind, _, rest = line.partition(": ")
+    return rest if kind.endswith("Error") and rest else line
 
 
 def _recorded(function: Callable[..., Any], *arguments: Any) -> None:

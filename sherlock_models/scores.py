@@ -22,8 +22,10 @@ BoolArray = NDArray[np.bool_]
 #: autocorrelation of BOLD smoothed at 6 mm
 BLOCK_TRS = 10
 DRAWS = 500
-#: units whose resampled sums are held in memory at a time
-_CHUNK = 2048
+#: the interval of a mean over more units than this is taken from evenly spread ones
+_MOST_DRAWN = 2048
+#: units correlated at a time, to bound the memory of whole brains
+_CHUNK = 8192
 #: a series this flat, relative to its size, is constant in float32
 _FLAT = 1e-6
 
@@ -207,9 +209,13 @@ def pearson_by_run(x: ArrayLike, y: ArrayLike, run: ArrayLike) -> FloatArray:
     names = np.unique(run)
     if not len(names):
         return np.full(x.shape[1:], np.nan)
-    each = np.stack([pearson(x[run == name], y[run == name]) for name in names])
-    trs = np.array([np.sum(run == name) for name in names], dtype=np.float64)
-    return nan_mean(each, axis=0, weights=trs.reshape((-1,) + (1,) * (x.ndim - 1)))
+    r = np.empty(x.shape[1])
+    trs = np.array([np.sum(run == name) for name in names], dtype=np.float64)[:, None]
+    for start in range(0, len(r), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        each = [pearson(x[run == name, part], y[run == name, part]) for name in names]
+        r[part] = nan_mean(np.stack(each), axis=0, weights=trs)
+    return r
 
 
 def correlation_score(
@@ -235,18 +241,16 @@ def correlation_score(
     """
     trs, x, y = np.asarray(trs), np.asarray(x), np.asarray(y)
     weight = 1 / np.asarray(ceiling) if ceiling is not None else np.ones(x.shape[1])
-    r = np.full(x.shape[1], np.nan)
-    total, count = np.zeros((2, 1 + blocks.draws)), np.zeros((2, 1 + blocks.draws))
-    for start in range(0, x.shape[1], _CHUNK):
-        part = slice(start, start + _CHUNK)
-        drawn = _resampled_r(blocks, trs, x[:, part], y[:, part])
-        r[part] = drawn[0]
-        for row, values in enumerate((drawn, drawn * weight[part])):
-            total[row] += np.nansum(values, axis=1)
-            count[row] += np.isfinite(values).sum(axis=1)
-    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    plain, over = (Score(float(m[0]), m[1:], int(n[0])) for m, n in zip(mean, count, strict=True))
-    return r, plain, over
+    r = pearson_by_run(x, y, blocks.run[blocks.of(trs)])
+    some = slice(None, None, max(1, math.ceil(x.shape[1] / _MOST_DRAWN)))
+    drawn = _resampled_r(blocks, trs, x[:, some], y[:, some])
+    return r, _mean_over_units(r, drawn), _mean_over_units(r * weight, drawn * weight[some])
+
+
+def _mean_over_units(values: FloatArray, drawn: FloatArray) -> Score:
+    """Mean of ``values`` (U,); draws (1 + D, some units) show how it scatters around that."""
+    mean, means = float(nan_mean(values)), nan_mean(drawn, axis=1)
+    return Score(mean, means[1:] - means[0] + mean, int(np.isfinite(values).sum()))
 
 
 def _resampled_r(blocks: TimeBlocks, trs: IntArray, x: ArrayLike, y: ArrayLike) -> FloatArray:

@@ -35,12 +35,12 @@ def cross_spectrum(x: ArrayLike, y: ArrayLike, run: ArrayLike) -> ComplexArray:
 
     Notes
     -----
-    A TR missing in ``y`` (NaN) is given the run's mean: it adds nothing to the correlation.
+    A missing TR (NaN) is given the run's mean: it adds nothing to the correlation.
     """
     x, y, run = np.asarray(x, np.float64), np.asarray(y, np.float64), np.asarray(run)
     parts = []
     for name in np.unique(run):
-        a, b = x[run == name], _filled(y[run == name])
+        a, b = _filled(x[run == name]), _filled(y[run == name])
         size = np.sqrt(np.square(a).mean(axis=0)), np.sqrt(np.square(b).mean(axis=0))
         a, b = a - a.mean(axis=0), b - b.mean(axis=0)
         flat = (a.std(axis=0) <= 1e-6 * size[0]) | (b.std(axis=0) <= 1e-6 * size[1])
@@ -50,7 +50,8 @@ def cross_spectrum(x: ArrayLike, y: ArrayLike, run: ArrayLike) -> ComplexArray:
         twice = np.full(len(spectrum), 2.0)
         if len(a) % 2 == 0 and len(twice):
             twice[-1] = 1.0  # the Nyquist frequency has no mirror image
-        parts.append(spectrum * twice[:, None] / len(a) / norm * (len(a) / len(x)))
+        with np.errstate(invalid="ignore"):  # complex NaN over NaN
+            parts.append(spectrum * twice[:, None] / (norm * len(x)))
     return np.concatenate(parts)
 
 

@@ -38,7 +38,8 @@ class Sizes:
     def __post_init__(self) -> None:
         if not self.stimulus or not self.delays or self.subjects < 1:
             raise ConfigError(
-                f"{len(self.stimulus)} stimuli, {len(self.delays)} delays, {self.subjects} subjects",
+                f"found {len(self.stimulus)} stimuli, {len(self.delays)} delays and "
+                f"{self.subjects} subjects",
                 where="sizes",
                 remedy="a model needs at least one of each",
             )

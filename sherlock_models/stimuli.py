@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sherlock_data import store
 from sherlock_data.errors import ConfigError, StoreError, did_you_mean
+from sherlock_data.stimulus.annotations import feature_names as label_names
 
 #: stores that hold stimuli, in the order they are searched
 STORES = ("stimulus", "annotations", "features", "frames")
@@ -98,7 +99,7 @@ def size_of(folder: str, name: str) -> tuple[int, ...]:
     """Size of a stimulus from metadata alone: (height, width, 3) or (features,)."""
     data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
     if name == "annotations":
-        return (sum(_columns(data[v]) for v in numeric_variables(data)),)
+        return (sum(_columns(data[v]) for v in label_names(data)),)
     variable = data[ALIASES.get(name, name)]
     if name == "video":
         return (variable.sizes["height"], variable.sizes["width"], variable.sizes["rgb"])
@@ -116,39 +117,31 @@ def load_stimulus(folder: str, name: str) -> StimulusTable:
         `video`, `audio`, `annotations`, or a variable's name.
     """
     data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
-    present = data["has_stimulus"].values.copy() if "has_stimulus" in data else None
+    shown = np.ones(data.sizes["time"], dtype=np.bool_)
+    if "has_stimulus" in data:
+        shown &= data["has_stimulus"].values
     if name == "video":
         video = data["video"].transpose("time", "rgb", "height", "width").values
         values = torch.from_numpy(np.ascontiguousarray(video))
-        return StimulusTable(name, values, _all_true(values) if present is None else present)
-    names = numeric_variables(data) if name == "annotations" else [ALIASES.get(name, name)]
+        return StimulusTable(name, values, shown)
+    names = label_names(data) if name == "annotations" else [ALIASES.get(name, name)]
     columns = [_matrix(data[variable]) for variable in names]
     vectors = np.concatenate(columns, axis=1)
-    finite = np.isfinite(vectors).all(axis=1)
-    present = finite if present is None else present & finite
-    vectors[~present] = 0
-    return StimulusTable(name, torch.from_numpy(vectors), present)
+    shown &= np.isfinite(vectors).all(axis=1)
+    vectors[~shown] = 0
+    return StimulusTable(name, torch.from_numpy(vectors), shown)
 
 
 def feature_names(folder: str, name: str) -> list[str]:
     """Name of every feature of a vector stimulus, e.g. `speaking` or `audio_bands[0,3]`."""
     data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
-    names = numeric_variables(data) if name == "annotations" else [ALIASES.get(name, name)]
+    names = label_names(data) if name == "annotations" else [ALIASES.get(name, name)]
     labels: list[str] = []
     for variable in names:
         shape = tuple(size for dim, size in data[variable].sizes.items() if dim != "time")
         for index in np.ndindex(shape):
             labels.append(f"{variable}[{','.join(map(str, index))}]" if index else variable)
     return labels
-
-
-def numeric_variables(data: xr.Dataset) -> list[str]:
-    """Numeric and one-hot variables of an annotations store, in the store's order."""
-    return [
-        str(name)
-        for name, variable in data.data_vars.items()
-        if name != "has_stimulus" and variable.dims[:1] == ("time",) and variable.dtype.kind in "biuf"
-    ]
 
 
 def _columns(variable: xr.DataArray) -> int:
@@ -158,7 +151,3 @@ def _columns(variable: xr.DataArray) -> int:
 def _matrix(variable: xr.DataArray) -> NDArray[np.float32]:
     values = variable.transpose("time", ...).values
     return np.asarray(values.reshape(len(values), -1), dtype=np.float32)
-
-
-def _all_true(values: Tensor) -> NDArray[np.bool_]:
-    return np.ones(len(values), dtype=np.bool_)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from sherlock_data import contract, mask, store
 from sherlock_data.errors import StoreError
 from sherlock_data.grid import Grid, on_grid
+from sherlock_data.provenance import describe_file
 from sherlock_data.recipes import MaskRule
 from sherlock_data.representations.series import SeriesPart, Units, array_spec, shard_trs
 from sherlock_data.scan import Scan
@@ -46,24 +45,18 @@ class Source:
     def open(cls, path: Path, rule: MaskRule, raw: Path) -> Source:
         """Read the small variables of a complete volumes store and make the mask."""
         volumes = store.open_store(path)
-        grid = Grid.decode(str(volumes["grid"].item()))
+        grid = Grid.decode(volumes["grid"])
         made, has_signal = mask.make(volumes["signal_fraction"].values, grid, rule, raw)
         return cls(path, grid, volumes["valid"].values, made, has_signal)
 
     def inputs(self) -> list[dict[str, Any]]:
-        """Return the volumes store as an input: its bytes, and the hash of what describes it.
-
-        Its root metadata carry the hashes of the raw files, its manifest every chunk.
-        """
-        place = store.place(self.path, read_only=True)
-        parts = [store.read_bytes(place, key) or b"" for key in (store.ROOT, store.MANIFEST)]
-        sizes = json.loads(parts[1])["bytes"] if parts[1] else {}
+        """Return the volumes store as an input; its hash covers those of the raw files."""
         return [
             {
                 "name": self.path.name,
                 "path": str(self.path),
-                "bytes": int(sum(sizes.values())),
-                "sha256": hashlib.sha256(b"".join(parts)).hexdigest(),
+                "bytes": store.bytes_on_disk(self.path),
+                "sha256": store.fingerprint(self.path),
             }
         ]
 
@@ -87,12 +80,19 @@ def attrs_of(scan: Scan, recipe: Any, out: Path) -> dict[str, Any]:
     return attrs
 
 
+def mask_inputs(scan: Scan, rule: MaskRule) -> list[dict[str, Any]]:
+    """Return the rule's mask file as an input, if it has one."""
+    return [] if rule.file is None else [describe_file(scan.raw / rule.file, rule.file)]
+
+
 def base_coords(scan: Scan, grid: Grid) -> dict[str, xr.Variable]:
     """Coordinates of every BOLD store: subject, time and its companions, grid."""
     return {
         "subject": contract.strings("subject", list(scan.subjects), long_name="subject"),
         **contract.time_coords(scan.clock),
-        "grid": contract.strings((), grid.encode(), long_name="shape and affine of the scan's grid"),
+        "grid": contract.strings(
+            (), grid.encode(), long_name="shape and affine of the scan's grid"
+        ),
     }
 
 

@@ -1,8 +1,8 @@
 """``parcels``: the mean series of every parcel of an atlas.
 
-``bold (subject, time, parcel)`` is the mean over the parcel's voxels in the mask that have signal in
-that subject (non-finite values left out). Parcels the mask leaves empty stay, as NaN, so that every
-store of an atlas has the same parcels.
+``bold (subject, time, parcel)`` is the mean over the parcel's voxels in the mask that have signal
+in that subject (non-finite values left out). Parcels the mask leaves empty stay, as NaN, so that
+every store of an atlas has the same parcels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from sherlock_data.atlas import Atlas, load_atlas
 from sherlock_data.catalog import Catalog
 from sherlock_data.errors import InputError, UnavailableError, did_you_mean
 from sherlock_data.grid import Grid
-from sherlock_data.provenance import describe_file
 from sherlock_data.recipes import ParcelsRecipe
 from sherlock_data.representations import derived
 from sherlock_data.representations.series import Units
@@ -69,7 +68,6 @@ def plan(scan: Scan, recipe: ParcelsRecipe, out: Path, catalog: Catalog) -> Stor
     attrs |= {"parcels_empty": int((counts == 0).sum()), "mask_voxels": int(source.mask.sum())}
     here = tuple(ijk.T)
     of_subject = [units.within(signal[here]) for signal in source.has_signal]
-    files = [] if recipe.mask.file is None else [describe_file(scan.raw / recipe.mask.file)]
     plan = derived.series_plan(
         scan,
         out,
@@ -79,7 +77,7 @@ def plan(scan: Scan, recipe: ParcelsRecipe, out: Path, catalog: Catalog) -> Stor
         _coords(scan, source, atlas, labels, units, ijk, of_subject),
         of_subject,
         lambda results: xr.Dataset(),
-        [*atlas.inputs, *files],
+        [*atlas.inputs, *derived.mask_inputs(scan, recipe.mask)],
         {"long_name": "mean BOLD of the parcel's voxels", "units": "1"},
     )
     plan.problems += _empty(name, atlas.label[counts == 0])
@@ -134,8 +132,16 @@ def _coords(
     n_signal = np.stack([own.counts() for own in of_subject]).astype(np.int32)
     return xr.Dataset(
         {
-            "valid": (("subject", "time"), source.valid, {"long_name": "neither missing nor constant"}),
-            "has_signal": (("subject", "parcel"), n_signal > 0, {"long_name": "subject has signal"}),
+            "valid": (
+                ("subject", "time"),
+                source.valid,
+                {"long_name": "neither missing nor constant"},
+            ),
+            "has_signal": (
+                ("subject", "parcel"),
+                n_signal > 0,
+                {"long_name": "subject has signal"},
+            ),
             "n_signal": (("subject", "parcel"), n_signal, {"long_name": "voxels with signal"}),
             "label": (
                 ("i", "j", "k"),

@@ -24,6 +24,8 @@ FloatArray = NDArray[np.float32]
 #: a chunk is at least this large where few units allow many TRs in one
 CHUNK_BYTES = 256 * 1024
 SHARD_BYTES = 4 * 1024 * 1024
+#: units whose moments are taken at a time, few enough to stay in the processor's cache
+MOMENT_COLUMNS = 4096
 #: shards in work at once, each with its own buffer
 THREADS = 2
 
@@ -78,7 +80,8 @@ class Reader:
         if not len(self.present):
             return
         values = np.take(volumes, self.units.voxel, axis=1)
-        means = np.add.reduceat(values, self.starts, axis=1, dtype=np.float64) / self.count
+        with np.errstate(invalid="ignore"):  # infinities of both signs: seen in the next line
+            means = np.add.reduceat(values, self.starts, axis=1, dtype=np.float64) / self.count
         if not np.isfinite(means).all():
             means = self._finite_means(values)
         out[:, self.present] = means
@@ -107,21 +110,12 @@ class Moments:
         """Add rows (n, U); values that are not finite do not count."""
         if not len(rows):
             return
-        finite = np.isfinite(rows)
-        if finite.all():
-            shift = rows[0]
-            far = rows - shift
-            count = np.full(len(self.count), len(rows), dtype=np.int64)
-        else:
-            first = finite.argmax(axis=0)
-            shift = np.where(finite.any(axis=0), rows[first, np.arange(rows.shape[1])], 0)
-            far = np.where(finite, rows - shift, 0)
-            count = finite.sum(axis=0)
-        total = far.sum(axis=0, dtype=np.float64)
-        np.multiply(far, far, out=far)
-        squares = far.sum(axis=0, dtype=np.float64)
-        safe = np.maximum(count, 1)
-        self._merge(count, shift + total / safe, squares - total**2 / safe)
+        size = len(self.count)
+        count, mean, squares = np.empty(size, np.int64), np.empty(size), np.empty(size)
+        for first in range(0, size, MOMENT_COLUMNS):
+            columns = slice(first, first + MOMENT_COLUMNS)
+            count[columns], mean[columns], squares[columns] = _moments(rows[:, columns])
+        self._merge(count, mean, squares)
 
     def merge(self, other: Moments) -> None:
         """Add another's TRs."""
@@ -145,6 +139,26 @@ class Moments:
         return mean.astype(np.float32), np.where(known, np.sqrt(variance), np.nan).astype(
             np.float32
         )
+
+
+def _moments(
+    rows: FloatArray,
+) -> tuple[NDArray[np.int64] | int, NDArray[np.floating], NDArray[np.floating]]:
+    """Finite values of each column, their mean, and the sum of squared distances to it."""
+    finite = np.isfinite(rows)
+    count: NDArray[np.int64] | int = len(rows)
+    if finite.all():
+        shift = rows[0]
+        far = rows - shift
+    else:
+        first = rows[finite.argmax(axis=0), np.arange(rows.shape[1])]
+        shift = np.where(finite.any(axis=0), first, np.float32(0))
+        far = np.where(finite, rows, shift) - shift
+        count = finite.sum(axis=0)
+    total = far.sum(axis=0, dtype=np.float64)
+    np.square(far, out=far)
+    safe = np.maximum(count, 1)
+    return count, shift + total / safe, far.sum(axis=0, dtype=np.float64) - total**2 / safe
 
 
 def chunk_trs(units: int, least_bytes: int = CHUNK_BYTES) -> int:
@@ -221,7 +235,8 @@ class SeriesPart:
                 volumes = np.asarray(source[self.row, first:last]).reshape(last - first, -1)
                 reader.read(volumes, rows[first - start : last - start])
             bold[self.row : self.row + 1, start:stop] = rows[None]
-            return self._moments(rows, start)
+            with np.errstate(over="ignore"):  # squares beyond float32: an infinite std says so
+                return self._moments(rows, start)
 
         found = [Moments(self.units.size) for _ in self.runs]
         with ThreadPoolExecutor(THREADS) as pool:
@@ -241,10 +256,7 @@ class SeriesPart:
             if lo >= hi:
                 continue
             moments = Moments(self.units.size)
-            for at in range(lo, hi, CHUNK_TRS):
-                piece = slice(at, min(at + CHUNK_TRS, hi))
-                valid = self.valid[piece]
-                part = rows[piece.start - start : piece.stop - start]
-                moments.add(part if valid.all() else part[valid])
+            part, valid = rows[lo - start : hi - start], self.valid[lo:hi]
+            moments.add(part if valid.all() else part[valid])
             found.append((run, moments))
         return found

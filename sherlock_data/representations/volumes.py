@@ -20,7 +20,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from sherlock_data import contract, mask, nifti, store
+from sherlock_data import mask, nifti, store
 from sherlock_data.catalog import Catalog
 from sherlock_data.provenance import describe_file
 from sherlock_data.quality import VolumeCheck
@@ -100,8 +100,8 @@ class VolumesPart:
             finally:
                 pool.shutdown(cancel_futures=True)
         valid = reading.valid()
-        for first in np.flatnonzero(~valid):
-            signal.add(np.asarray(bold[self.row, first : first + 1]), sign=-1)
+        for tr in np.flatnonzero(~valid).tolist():
+            signal.add(np.asarray(bold[self.row, tr : tr + 1]), sign=-1)
         return {
             "signal_fraction": signal.fraction(int(valid.sum())),
             "valid": valid,
@@ -150,15 +150,13 @@ class _Reading:
         )
 
     def problems(self) -> list[dict[str, str]]:
-        """What a reader must know, as the contract's objects."""
-        found = []
-        for piece, check in zip(self.part.pieces, self.checks, strict=True):
-            if check is None:
-                text = f"no file of {piece.name}: its {piece.volumes} volumes are NaN and invalid"
-                found.append({"code": "run-missing", "where": self.part.name, "message": text})
-            else:
-                found += [p.to_dict() for p in check.problems(self.part.name, piece.start)]
-        return found
+        """Return what a reader must know, as the contract's objects."""
+        return [
+            problem.to_dict()
+            for piece, check in zip(self.part.pieces, self.checks, strict=True)
+            if check is not None
+            for problem in check.problems(self.part.name, piece.start)
+        ]
 
 
 class SignalCount:
@@ -210,7 +208,7 @@ def aligned(blocks: Iterator[FloatArray], chunk: int) -> Iterator[tuple[int, Flo
                 buffer = np.empty((chunk, *block.shape[1:]), dtype=np.float32)
             taken = block[: chunk - held]
             buffer[held : held + len(taken)] = taken
-            held, block = held + len(taken), block[len(taken) :]  # noqa: PLW2901 - what is left of it
+            held, block = held + len(taken), block[len(taken) :]
             if held == chunk:
                 yield first, buffer
                 first, held, buffer = first + chunk, 0, None
@@ -239,8 +237,7 @@ def plan(scan: Scan, recipe: VolumesRecipe, out: Path, catalog: Catalog) -> Stor
         for piece in part.pieces
         if piece.path is not None
     ]
-    if recipe.mask.file is not None:
-        inputs.append(describe_file(scan.raw / recipe.mask.file, recipe.mask.file))
+    inputs += derived.mask_inputs(scan, recipe.mask)
     bold = ArraySpec(
         dims=("subject", "time", "x", "y", "z"),
         shape=(len(parts), scan.clock.volumes, *shape),
@@ -281,7 +278,7 @@ def _part(scan: Scan, subject: str, row: int) -> VolumesPart:
     files = scan.files[subject]
     whole = files.get(None)
     if whole is not None:
-        pieces = [Piece(0, scan.clock.volumes, str(whole), _input_name(scan, whole))]
+        pieces = [Piece(0, scan.clock.volumes, str(whole), scan.name_of(whole))]
     else:
         pieces = []
         for run in scan.clock.runs:
@@ -290,7 +287,7 @@ def _part(scan: Scan, subject: str, row: int) -> VolumesPart:
             pieces.append(
                 Piece(start, run.volumes, None, run.name)
                 if file is None
-                else Piece(start, run.volumes, str(file), _input_name(scan, file))
+                else Piece(start, run.volumes, str(file), scan.name_of(file))
             )
     return VolumesPart(
         name=subject,
@@ -299,11 +296,6 @@ def _part(scan: Scan, subject: str, row: int) -> VolumesPart:
         shape=scan.header.grid.shape,
         pieces=tuple(pieces),
     )
-
-
-def _input_name(scan: Scan, file: Path) -> str:
-    """Name relative to the raw folder, which tells BIDS files apart wherever the folder lies."""
-    return file.relative_to(scan.raw).as_posix() if file.is_relative_to(scan.raw) else file.name
 
 
 def _finish(scan: Scan, recipe: VolumesRecipe, results: list[Results]) -> xr.Dataset:

@@ -1,8 +1,8 @@
 """``voxels``: the series of every voxel of the mask, or of blocks of them.
 
-``bold (subject, time, voxel)`` in the order of nilearn's ``NiftiMasker``: C order of (i, j, k). With
-``coarsen: n`` a unit is a block of n x n x n voxels, its value the mean over the block's voxels in
-the mask that have signal in that subject.
+``bold (subject, time, voxel)`` in the order of nilearn's ``NiftiMasker``: C order of (i, j, k).
+With ``coarsen: n`` a unit is a block of n x n x n voxels, its value the mean over the block's
+voxels in the mask that have signal in that subject.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ def plan(scan: Scan, recipe: VoxelsRecipe, out: Path, catalog: Catalog) -> Store
     )
     coords = xr.Dataset(
         {
-            "valid": (("subject", "time"), source.valid, {"long_name": "neither missing nor constant"}),
+            "valid": (
+                ("subject", "time"),
+                source.valid,
+                {"long_name": "neither missing nor constant"},
+            ),
             "has_signal": (("subject", "voxel"), has_signal, {"long_name": "subject has signal"}),
         },
         coords={**derived.base_coords(scan, grid), **voxel_coords(grid, cell)},
@@ -79,12 +83,14 @@ def plan(scan: Scan, recipe: VoxelsRecipe, out: Path, catalog: Catalog) -> Store
         coords,
         of_subject,
         lambda results: _statistics(scan, results),
-        _mask_inputs(scan, recipe),
+        derived.mask_inputs(scan, recipe.mask),
         {"long_name": "BOLD, as recorded", "units": "1"},
     )
 
 
-def voxel_coords(grid: Grid, ijk: NDArray[Any]) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
+def voxel_coords(
+    grid: Grid, ijk: NDArray[Any]
+) -> dict[str, tuple[str, NDArray[Any], dict[str, str]]]:
     """Coordinates of the dim ``voxel``: grid index ``i j k`` (int32) and mm ``x y z`` (float64)."""
     xyz = grid.millimetres(ijk)
     index = {
@@ -146,10 +152,3 @@ def _statistics(scan: Scan, results: dict[str, Results]) -> xr.Dataset:
             for name in ("mean", "std")
         }
     )
-
-
-def _mask_inputs(scan: Scan, recipe: VoxelsRecipe) -> list[dict[str, Any]]:
-    from sherlock_data.provenance import describe_file
-
-    file = recipe.mask.file
-    return [] if file is None else [describe_file(scan.raw / file, file)]

@@ -7,6 +7,7 @@ What is made: ``bold/sub-NN_movie.nii.gz`` (all runs of a subject in one file), 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Sequence
@@ -83,7 +84,7 @@ def synth(
     InputError
         If ffmpeg fails.
     NoSpaceError
-        If the disk has too little room, before anything is written.
+        If the disk has too little room; if it can be foreseen, before anything is written.
     """
     out, measures = Path(out), size_named(size)
     count = measures.subjects if subjects is None else subjects
@@ -111,6 +112,12 @@ def synth(
         out.mkdir(parents=True, exist_ok=True)
         for path in sorted(partial_folder.iterdir()):
             path.rename(out / path.name)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise NoSpaceError(
+            "the disk filled up", where=out, remedy="make room or take a smaller --size"
+        ) from error
     finally:
         shutil.rmtree(partial_folder)
     return out / "catalog.yaml"

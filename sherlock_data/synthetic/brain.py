@@ -36,7 +36,7 @@ NOISE_FWHM_MM = 6.0
 #: correlation of the noise with itself one TR later
 NOISE_AR = 0.5
 #: share of the variance the group does not share that is the subject's own answer to the tracks
-OWN_SHARE = 0.15
+OWN_SHARE = 0.1
 #: largest share of the same that smooth voxel noise may take of a parcel's mean
 NOISE_SHARE = 0.7
 #: raw units: baseline in the brain, how far it varies, one standard deviation of a parcel's mean

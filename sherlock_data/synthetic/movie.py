@@ -59,16 +59,16 @@ def write_movie(
                 file.write(block.tobytes())
         with (Path(folder) / "errors.txt").open("w+b") as errors:
             command = _command(path, sound, size)
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors)
-            _feed(process, _frames(tracks, size, tr_s, end_s, total_s, report))
-            if process.wait() != 0:
-                errors.seek(0)
-                lines = errors.read().decode(errors="replace").strip().splitlines() or ["no reason"]
-                raise InputError(
-                    f"ffmpeg could not write it ({lines[-1]})",
-                    where=path,
-                    remedy="check the space left and `python -m imageio_ffmpeg`",
-                )
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as process:
+                _feed(process, _frames(tracks, size, tr_s, end_s, total_s, report))
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines()
+    if process.returncode != 0:
+        raise InputError(
+            f"ffmpeg could not write it ({said[-1] if said else 'it did not say why'})",
+            where=path.name,
+            remedy="check the space left, and the ffmpeg that IMAGEIO_FFMPEG_EXE may name",
+        )
 
 
 def _frames(
@@ -78,7 +78,7 @@ def _frames(
     end_s: float,
     total_s: float,
     report: Callable[[float], None],
-) -> Iterator[NDArray[np.uint8]]:
+) -> Iterator[NDArray[np.uint32]]:
     count = round(total_s * size.frame_rate)
     width, height = size.frame
     for first in range(0, count, BLOCK):
@@ -90,7 +90,7 @@ def _frames(
         report((int(index[-1]) + 1) / count)
 
 
-def _feed(process: subprocess.Popen[bytes], blocks: Iterator[NDArray[np.uint8]]) -> None:
+def _feed(process: subprocess.Popen[bytes], blocks: Iterator[NDArray[np.uint32]]) -> None:
     """Send frames; when ffmpeg has closed the pipe its exit status says why."""
     stdin = process.stdin
     if stdin is None:
@@ -99,16 +99,17 @@ def _feed(process: subprocess.Popen[bytes], blocks: Iterator[NDArray[np.uint8]])
         with contextlib.suppress(BrokenPipeError):
             for block in blocks:
                 stdin.write(block.tobytes())
-            stdin.close()
     except BaseException:
         process.kill()
-        process.wait()
         raise
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
 
 
 def _command(path: Path, sound: Path, size: Size) -> list[str]:
     width, height = size.frame
-    pictures = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+    pictures = ["-f", "rawvideo", "-pix_fmt", "rgb0", "-s", f"{width}x{height}"]
     pictures += ["-r", f"{size.frame_rate:g}", "-i", "-"]
     audio = ["-f", "s16le", "-ar", str(SAMPLING_RATE), "-ac", str(CHANNELS), "-i", str(sound)]
     h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "20", "-pix_fmt", "yuv420p"]

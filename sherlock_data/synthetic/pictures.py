@@ -1,12 +1,15 @@
 """Draw the tracks as moving pictures: one panel for each, so that each can be read back.
 
 Legend: N = frames of a block, h, w = a panel's pixels. Every panel's TR-mean picture is close to
-linear in its track; what moves has soft edges for that reason.
+linear in its track; what moves has soft edges for that reason. A panel's function takes ``z`` (its
+track, in standard deviations) and ``phase`` (place within the TR), both (N, 1, 1), and the shares
+``y`` (1, h, 1) and ``x`` (1, 1, w) of the panel, and gives values of 0 to 1 that broadcast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +25,7 @@ SWINGS_PER_TR = 2
 
 def brightness(z: Image, phase: Image, y: Image, x: Image) -> Image:
     """Draw a sky whose brightness is the track, a little darker towards the top."""
-    return (0.5 + 0.13 * z) * (0.85 + 0.15 * y) + 0 * x
+    return (0.5 + 0.13 * z) * (0.85 + 0.15 * y)
 
 
 def spot_height(z: Image, phase: Image, y: Image, x: Image) -> Image:
@@ -39,7 +42,7 @@ def texture(z: Image, phase: Image, y: Image, x: Image) -> Image:
 def stripes(z: Image, phase: Image, y: Image, x: Image) -> Image:
     """Draw upright stripes whose spatial frequency is the track."""
     waves = np.cos(2 * np.pi * (2.5 + 0.25 * z) * x, dtype=np.float32)
-    return np.asarray(0.5 + 0.4 * waves + 0 * y)
+    return np.asarray(0.5 + 0.4 * waves)
 
 
 def pendulum(z: Image, phase: Image, y: Image, x: Image) -> Image:
@@ -50,12 +53,12 @@ def pendulum(z: Image, phase: Image, y: Image, x: Image) -> Image:
 
 def bar(z: Image, phase: Image, y: Image, x: Image) -> Image:
     """Draw an upright bar whose place from left to right is the track."""
-    return _bump(x, 0.5 + 0.12 * z, 0.12) + 0 * y
+    return _bump(x, 0.5 + 0.12 * z, 0.12)
 
 
 def plain(z: Image, phase: Image, y: Image, x: Image) -> Image:
     """Draw one even value, the track."""
-    return 0.5 + 0.15 * z + 0 * (y + x)
+    return 0.5 + 0.15 * z
 
 
 #: track -> its panel as (top, bottom, left, right) in shares of the frame, what it draws, and the
@@ -77,7 +80,7 @@ def draw(
     phase: NDArray[np.float64],
     width: int,
     height: int,
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint32]:
     """Draw a block of frames.
 
     Parameters
@@ -91,21 +94,28 @@ def draw(
 
     Returns
     -------
-    ndarray of uint8, shape (N, height, width, 3)
-        RGB.
+    ndarray of uint32, shape (N, height, width)
+        Four bytes a pixel: red, green, blue and an empty one (ffmpeg's ``rgb0``).
     """
-    frames = np.empty((len(phase), height, width, 3), dtype=np.uint8)
-    column = (-1, 1, 1)
+    frames = np.empty((len(phase), height, width), dtype="<u4")
+    turn = (phase % 1).astype(np.float32).reshape(-1, 1, 1)
     for name, ((top, bottom, left, right), panel, dark, light) in SCENE.items():
         rows = slice(round(top * height), round(bottom * height))
         columns = slice(round(left * width), round(right * width))
-        h, w = rows.stop - rows.start, columns.stop - columns.start
-        y, x = _shares(h).reshape(1, h, 1), _shares(w).reshape(1, 1, w)
-        z = np.clip(tracks[name], -REACH, REACH).astype(np.float32).reshape(column)
-        value = panel(z, phase.astype(np.float32).reshape(column) % 1, y, x)
-        for channel, (low, high) in enumerate(zip(_rgb(dark), _rgb(light), strict=True)):
-            frames[:, rows, columns, channel] = value * np.float32(high - low) + np.float32(low)
+        y = _shares(rows.stop - rows.start).reshape(1, -1, 1)
+        x = _shares(columns.stop - columns.start).reshape(1, 1, -1)
+        z = np.clip(tracks[name], -REACH, REACH).astype(np.float32).reshape(-1, 1, 1)
+        step = (panel(z, turn, y, x) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        frames[:, rows, columns] = _ramp(dark, light)[step]
     return frames
+
+
+@lru_cache
+def _ramp(dark: str, light: str) -> NDArray[np.uint32]:
+    """Pixels of 256 values from one colour to the other."""
+    first, last = (np.array(list(bytes.fromhex(colour[1:]))) for colour in (dark, light))
+    rgb = np.rint(np.linspace(first, last, 256)).astype(np.uint8)
+    return np.asarray(np.pad(rgb, ((0, 0), (0, 1))).view("<u4")[:, 0])
 
 
 def _bump(at: Image, centre: Image | np.float32, width: float) -> Image:
@@ -115,7 +125,3 @@ def _bump(at: Image, centre: Image | np.float32, width: float) -> Image:
 def _shares(pixels: int) -> Image:
     """Middles of pixels, from 0 to 1 across a panel."""
     return np.asarray((np.arange(pixels) + 0.5) / pixels, dtype=np.float32)
-
-
-def _rgb(colour: str) -> bytes:
-    return bytes.fromhex(colour[1:])

@@ -84,8 +84,8 @@ def _run_tracks(clock: Clock, run: Run, rng: np.random.Generator) -> RunTracks:
     knots = ar1(rng.standard_normal((run.volumes + 2, len(TRACKS))), AUTOCORRELATION)
     knots -= _tr_mean(knots).mean(axis=0)
     knots = knots @ _whitener(_tr_mean(knots))
-    centre: FloatArray = np.arange(-1, run.volumes + 1) + 0.5
-    knot_s = run.movie_start_s + centre * clock.repetition_time_s
+    centre = np.arange(-1, run.volumes + 1, dtype=np.float64) + 0.5
+    knot_s = np.asarray(run.movie_start_s + centre * clock.repetition_time_s)
     return RunTracks(run, knot_s, knots, _tr_mean(knots))
 
 

@@ -1,0 +1,1 @@
+"""One file per architecture: its options, trunk, decoder and `build`."""

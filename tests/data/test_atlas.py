@@ -13,7 +13,6 @@ from sherlock_data.catalog import AtlasEntry
 from sherlock_data.errors import InputError, UnavailableError
 from sherlock_data.grid import Grid, read_volume
 
-DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 LABELS = np.array([[[0, 7], [7, 2]], [[2, 2], [5, 0]]])
 TABLE = "index\tname\n7\t7Networks_LH_Vis_1\n2\t7Networks_RH_Default_PCC_8\n5\tamygdala\n"
 
@@ -158,11 +157,31 @@ def test_a_fetch_that_fails_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -
     assert "atlases: {schaefer-400: {image: ..., labels: ...}}" in str(caught.value)
 
 
+@pytest.mark.parametrize("background", [["Background"], []], ids=["new nilearn", "old nilearn"])
+def test_a_fetched_atlas_is_read_like_any_other(
+    entry: AtlasEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, background: list[str]
+) -> None:
+    values = np.select([LABELS == 7, LABELS == 2], [1, 2]).astype(np.int32)
+    image = nibabel.Nifti1Image(values, np.eye(4))
+    nibabel.save(image, tmp_path / "s.nii.gz")
+    names = [*background, b"7Networks_LH_Vis_1", b"7Networks_RH_Cont_2"]
+    asked = {}
+
+    def fetched(**options: object) -> dict[str, object]:
+        asked.update(options)
+        return {"maps": str(tmp_path / "s.nii.gz"), "labels": names}
+
+    monkeypatch.setattr("nilearn.datasets.fetch_atlas_schaefer_2018", fetched)
+    atlas = load_atlas("s", AtlasEntry(source="nilearn", parcels=400, networks=17))
+    assert (asked["n_rois"], asked["yeo_networks"]) == (400, 17)
+    assert atlas.index.tolist() == [1, 2]
+    assert atlas.label.tolist() == ["7Networks_LH_Vis_1", "7Networks_RH_Cont_2"]
+    assert atlas.network.tolist() == ["Vis", "Cont"]
+
+
 @pytest.mark.realdata
-def test_schaefer_400_on_the_sherlock_grid() -> None:
-    folder = DATA / "atlas"
-    if not folder.is_dir():
-        pytest.skip("../shared/data/atlas is not there")
+def test_schaefer_400_on_the_sherlock_grid(real: Path) -> None:
+    folder = real / "atlas"
     entry = AtlasEntry(
         image=folder / "Schaefer400_space-MNI152NLin6_res-2x2x2.nii.gz",
         labels=folder / "Schaefer400_7Networks_labels.tsv",
@@ -173,7 +192,7 @@ def test_schaefer_400_on_the_sherlock_grid() -> None:
         "Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default",
     }  # fmt: skip
 
-    reference = read_volume(DATA / "sherlock" / "ref_img.nii.gz")
+    reference = read_volume(real / "sherlock" / "ref_img.nii.gz")
     grid = Grid(reference.shape, reference.affine, "MNI152")
     labels = atlas.on_grid(grid)
     assert labels.shape == (61, 73, 61)

@@ -16,11 +16,17 @@ import pytest
 import torch
 import xarray as xr
 
+from sherlock_models.config import RunConfig, resolve
+
 TR_S = 1.5
 RUNS = {"run-1": 80, "run-2": 80}
 SUBJECTS = ("sub-01", "sub-02", "sub-03")
 PARCELS, VOXELS, TRACKS = 12, 30, 4
 HEIGHT, WIDTH, BANDS = 18, 32, 4
+CATALOG = """
+models:
+  toy: {architecture: dense, brain: parcels, stimulus: [video, audio], hidden: [16]}
+"""
 WITHOUT_MOVIE = slice(155, 160)  # the movie is shorter than run-2
 INVALID_TAIL = slice(140, 160)  # of sub-03
 EMPTY_PARCEL = 11
@@ -43,6 +49,24 @@ def make_stores() -> Callable[..., Path]:
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset folder `.../stores/toy`, to be read only."""
     return write_stores(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue with the zoo entry `toy`: as `conv-parcels`, small."""
+    path = tmp_path_factory.mktemp("catalog") / "catalog.yaml"
+    path.write_text(CATALOG, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def configure(stores: Path, catalog: Path) -> Callable[..., RunConfig]:
+    """Resolve `toy` on the stores with the options given."""
+
+    def make(data: Path = stores, entry: str = "toy", **options: Any) -> RunConfig:
+        return resolve(entry, data, catalog=catalog, options=options)
+
+    return make
 
 
 def write_stores(folder: Path, lag_s: float = 0.0, seed: int = 0) -> Path:
@@ -140,7 +164,7 @@ def parcels(rng: np.random.Generator, tracks: np.ndarray, lag_s: float) -> xr.Da
 
 def voxels(rng: np.random.Generator, tracks: np.ndarray, lag_s: float) -> xr.Dataset:
     bold = brains(rng, tracks, VOXELS, lag_s)
-    ijk = np.stack(np.unravel_index(np.arange(VOXELS), (5, 3, 2)), axis=1) + (8, 10, 6)
+    ijk = np.stack(np.unravel_index(np.arange(VOXELS), (5, 3, 2)), axis=1) + np.array([8, 10, 6])
     affine = np.array([[8.0, 0, 0, -90], [0, 8, 0, -126], [0, 0, 8, -72], [0, 0, 0, 1]])
     xyz = ijk @ affine[:3, :3].T + affine[:3, 3]
     coords = {name: ("voxel", ijk[:, axis]) for axis, name in enumerate("ijk")}
@@ -184,10 +208,10 @@ def annotations(tracks: np.ndarray, lag_s: float) -> xr.Dataset:
     place = np.where(tracks[:, 1] > 0, "street", "flat").astype(string)
     return xr.Dataset(
         {
-            "arousal": ("time", arousal.astype(np.float32)),
-            "valence": ("time", tracks[:, 2].astype(np.float32)),
-            "speaking": ("time", (tracks[:, 3] > 0).astype(np.float32)),
-            "place": ("time", place),
+            "arousal": ("time", arousal.astype(np.float32), {"encoding": "numeric"}),
+            "valence": ("time", tracks[:, 2].astype(np.float32), {"encoding": "numeric"}),
+            "speaking": ("time", (tracks[:, 3] > 0).astype(np.float32), {"encoding": "one-hot"}),
+            "place": ("time", place, {"encoding": "text"}),
             "has_stimulus": ("time", np.ones(len(tracks), dtype=bool)),
         },
         coords=time_coords(),
@@ -201,3 +225,16 @@ def write(path: Path, data: xr.Dataset) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         data.to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+
+
+@pytest.fixture(scope="session")
+def judged(tiny_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small run on the tiny synthetic dataset, trained and evaluated; read only."""
+    from sherlock_models.evaluate import evaluate
+    from sherlock_models.train import fit
+
+    options = {"steps": 40, "batch_size": 16, "width": 0.05, "validate_every": 20}
+    config = resolve("conv-parcels", tiny_stores, options=options)
+    run = fit(config, tmp_path_factory.mktemp("runs") / "run", device="cpu")
+    evaluate(run, draws=100, null_draws=200)
+    return run.path

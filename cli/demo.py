@@ -1,0 +1,113 @@
+"""The whole way in one go, on made-up data whose answer is known (``make demo``).
+
+Runs the very commands a user would type, prints each, and ends with what they found.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from sherlock_cli import data, models, train
+from sherlock_cli.console import handled, notes, print_table, seconds, size
+
+from sherlock_data import store as stores
+
+ENTRY = "conv-parcels"
+TRAINING = ["--steps", "400", "--batch-size", "32", "--set", "width=0.25"]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("out", type=click.Path(path_type=Path), default=Path("demo"))
+@click.option("--size", "size_name", type=click.Choice(["tiny", "demo"]), default="demo")
+@click.option("--steps", type=click.IntRange(min=1), help="Instead of the demo's own number.")
+@handled
+def main(out: Path, size_name: str, steps: int | None) -> None:
+    """Make raw files, build stores, train, evaluate and report in the folder OUT."""
+    raw, built, run = out / "raw", out / "stores", out / "runs" / ENTRY
+    catalog = ["--catalog", str(raw / "catalog.yaml")]
+    training = ["--steps", str(steps), *TRAINING[2:]] if steps else TRAINING
+    started = time.perf_counter()
+    if not (raw / "catalog.yaml").exists():
+        _step(data.main, "sherlock-data", "synth", raw, "--size", size_name)
+    _step(data.main, "sherlock-data", "build", "synth", *catalog, "--out", built)
+    if (run / "config.yaml").exists():
+        _step(train.main, "sherlock-train", "--resume", run)
+    else:
+        target = ["--data", built / "synth", "--out", run]
+        _step(train.main, "sherlock-train", ENTRY, *target, *catalog, *training)
+    _step(models.main, "sherlock-models", "evaluate", run)
+    _step(models.main, "sherlock-models", "report", run, "--truth", raw / "truth.zarr")
+    _print_stores(built / "synth")
+    _print_scores(json.loads((run / "evaluation.json").read_text()), raw / "truth.zarr", run)
+    notes.print(f"{seconds(time.perf_counter() - started)} in all")
+    notes.print(f"the page: {run / 'report.html'}", soft_wrap=True)
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    notes.print(f"  {seconds(time.perf_counter() - start)}", style="dim")
+
+
+def _step(command: click.Command, name: str, *args: object) -> None:
+    words = [str(arg) for arg in args]
+    notes.print(f"$ {shlex.join([name, *words])}", style="bold", soft_wrap=True, markup=False)
+    with _timed():
+        command.main(args=words, prog_name=name, standalone_mode=False)
+
+
+def _print_stores(folder: Path) -> None:
+    print_table(
+        "What was built",
+        ["store", "size", "sha256"],
+        [
+            [name, size(stores.bytes_on_disk(path)), stores.fingerprint(path)[:16]]
+            for name, path in stores.list_stores(folder).items()
+        ],
+        numeric=[1],
+    )
+
+
+def _print_scores(evaluation: dict[str, Any], truth: Path, run: Path) -> None:
+    """Print the few numbers that tell a good model from none, on held-out blocks."""
+    rows = {(r["predictor"], r["target"], r["metric"]): r["value"] for r in evaluation["rows"]}
+    wanted = [
+        ("brain r over time", "model", ("brain", "r")),
+        ("brain r, delayed ridge", "delayed-ridge", ("brain", "r")),
+        ("movie PSNR, dB", "model", ("video", "psnr")),
+        ("movie PSNR of the mean frame, dB", "mean-frame", ("video", "psnr")),
+        ("movie R2 from the predicted brain", "model", ("video", "r2")),
+        ("movie R2 from the measured brain", "model/measured-brain", ("video", "r2")),
+        ("sound R2 from the predicted brain", "model", ("audio", "r2")),
+    ]
+    table = [[label, _number(rows.get((who, *what)))] for label, who, what in wanted]
+    canary = evaluation["canary"]
+    table += [
+        ["time index alone, r under --split block", _number(canary["block"])],
+        ["time index alone, r under --split random", _number(canary["random"])],
+    ]
+    print_table("On held-out blocks", ["", "value"], table, numeric=[1])
+    from sherlock_models.planted import found
+
+    print_table(
+        "Planted regions found (held-out r above chance, FDR .05)",
+        ["modality", "found", "of"],
+        [[row["modality"], row["found"], row["total"]] for row in found(run, truth)],
+        numeric=[1, 2],
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""`sherlock-models`: the zoo, and what became of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from sherlock_cli import console
+
+if TYPE_CHECKING:
+    from sherlock_models.run import Run
+
+_run = click.argument("run", type=click.Path(path_type=Path))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sherlock-zoo")
+def main() -> None:
+    r"""Look at the zoo, judge a run, and show what it decodes.
+
+    \b
+    sherlock-models list
+    sherlock-models show runs/conv-parcels
+    sherlock-models evaluate runs/conv-parcels
+    sherlock-models report runs/conv-parcels
+    """
+
+
+@main.command("list")
+@click.option("--catalog", type=click.Path(path_type=Path), help="Catalogue laid over the own.")
+@console.json_option
+@console.handled
+def list_command(catalog: Path | None, as_json: bool) -> None:
+    """Zoo entries: input, brain layer, parameters."""
+    from sherlock_data.catalog import load_catalog
+    from sherlock_models.zoo import list_models
+
+    rows = list_models(load_catalog(catalog))
+    if as_json:
+        console.print_json({"rows": rows})
+        return
+    cells = [
+        (
+            row["entry"],
+            row["input"],
+            row["brain"],
+            "from the store" if row["parameters"] is None else f"{row['parameters']:,}",
+            row["claimed"],
+        )
+        for row in rows
+    ]
+    columns = ("entry", "input", "brain", "parameters", "first analysis said")
+    console.print_table("Zoo, at the first analysis's sizes", columns, cells, numeric=(3,))
+
+
+@main.command()
+@_run
+@console.json_option
+@console.handled
+def show(run: Path, as_json: bool) -> None:
+    """State of RUN, its losses beside their baselines, time left, learning curve."""
+    from sherlock_models.run import load
+
+    summary = _summary(load(run))
+    if as_json:
+        console.print_json(summary)
+        return
+    left = f", {console.seconds(summary['eta_s'])} left" if summary["eta_s"] is not None else ""
+    console.results.print(
+        f"{run}: {summary['entry']}, {summary['state']}, step {summary['step']} of "
+        f"{summary['steps']}{left}"
+    )
+    if summary["reason"]:
+        console.results.print(f"because {summary['reason']}")
+    rows = [
+        (
+            t["term"],
+            t["split"],
+            f"{t['last']:.3f}",
+            f"{t['best']:.3f}",
+            f"{t['mean']:.3f}",
+            t["curve"],
+        )
+        for t in summary["terms"]
+    ]
+    columns = ("term", "split", "last", "best", "the mean", "over the steps")
+    console.print_table("", columns, rows, numeric=(2, 3, 4))
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    from sherlock_models.history import MEAN_SCORE, curves, sparkline
+
+    progress = run.progress
+    return {
+        "run": str(run.path),
+        "entry": run.config.entry,
+        "state": run.state,
+        "reason": progress.get("reason"),
+        "step": progress["step"],
+        "steps": progress.get("steps", run.config.steps),
+        "eta_s": run.eta_s,
+        "terms": [
+            {
+                "term": curve.term,
+                "split": curve.split,
+                "last": curve.last,
+                "best": curve.best,
+                "mean": MEAN_SCORE,
+                "curve": sparkline(curve.value),
+            }
+            for curve in curves(run.metrics(), run.config.terms)
+        ],
+    }
+
+
+@main.command()
+@_run
+@click.option("--seed", default=0, show_default=True, help="Of the resampling and the null.")
+@console.json_option
+@console.handled
+def evaluate(run: Path, seed: int, as_json: bool) -> None:
+    """Score RUN on its held-out TRs, beside baselines, ceiling and null."""
+    from sherlock_models import evaluate as scoring
+    from sherlock_models.run import load
+
+    with console.notes.status("") as status:
+        document = scoring.evaluate(
+            load(run), seed=seed, say=lambda line: status.update(f"{line} ...")
+        )
+    if as_json:
+        console.print_json(document)
+        return
+    _print_scores(document)
+    for note in document["notes"]:
+        console.notes.print(f"note: {note}")
+    console.results.print(
+        f"intervals: {run / scoring.JSON}; next: sherlock-models report {run}", soft_wrap=True
+    )
+
+
+def _print_scores(document: dict[str, Any]) -> None:
+    from sherlock_models.report import score_tables
+    from sherlock_models.verdict import number
+
+    for table in score_tables(document["rows"], intervals=False):
+        columns = ["predictor", *(title for title, _ in table.columns)]
+        cells = [[name, *values] for name, values in table.rows]
+        console.print_table(table.target, columns, cells, numeric=range(1, len(columns)))
+    extra = [(f"time index under '{k}'", f"r {number(r)}") for k, r in document["canary"].items()]
+    ceiling = document["ceiling"]
+    extra.append(("noise ceiling", f"r {number(ceiling['lower'])} to {number(ceiling['upper'])}"))
+    for target, part in document["smuggled"].items():
+        halves = f"{number(part['below_noise'])} below the noise + {number(part['small_noise'])}"
+        extra.append(
+            (f"smuggled, {target}", f"R² {number(part['total'])} = {halves} where it is small")
+        )
+    console.print_table("", ("check", "value"), extra)
+
+
+@main.command()
+@_run
+@click.option("--truth", type=click.Path(path_type=Path), help="truth.zarr of a synthetic dataset.")
+@console.json_option
+@console.handled
+def report(run: Path, truth: Path | None, as_json: bool) -> None:
+    """Write one self-contained HTML page about RUN; evaluates it first if need be."""
+    from sherlock_models import evaluate as scoring
+    from sherlock_models.report import write_report
+    from sherlock_models.run import load
+
+    opened = load(run)
+    with console.notes.status("") as status:
+        if not scoring.is_current(opened):
+            scoring.evaluate(opened, say=lambda line: status.update(f"{line} ..."))
+        status.update("drawing the page ...")
+        page = write_report(opened, truth)
+    if as_json:
+        console.print_json({"page": page, "bytes": page.stat().st_size})
+        return
+    console.results.print(f"{page} ({console.size(page.stat().st_size)})")

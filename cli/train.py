@@ -1,0 +1,204 @@
+"""`sherlock-train`: train a zoo entry, or go on where a run stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from sherlock_cli import console
+
+from sherlock_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sherlock_models.config import RunConfig
+    from sherlock_models.train import Cost
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("entry", required=False)
+@click.option("--data", metavar="DIR", help="Dataset folder: STORES/<dataset>.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/ENTRY].")
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps.")
+@click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Or passes over the data.")
+@click.option("--batch-size", type=click.IntRange(1), help="Global batch, over all ranks.")
+@click.option("--gpus", type=click.IntRange(1), help="Ranks on GPUs.")
+@click.option("--processes", type=click.IntRange(1), help="Ranks on CPUs (gloo).")
+@click.option("--split", type=click.Choice(["block", "run", "subject", "random"]))
+@click.option("--fold", type=click.IntRange(0), help="Which fold is held out.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]))
+@click.option("--seed", type=click.IntRange(0))
+@click.option("--catalog", type=click.Path(path_type=Path), help="Catalogue laid over the own.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with RUN.")
+@console.json_option
+@console.handled
+def main(
+    entry: str | None,
+    data: str | None,
+    out: Path | None,
+    gpus: int | None,
+    processes: int | None,
+    catalog: Path | None,
+    settings: tuple[str, ...],
+    resume: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Train ENTRY on a dataset's stores, or go on with a run.
+
+    \b
+    sherlock-train conv-parcels --data stores/sherlock --steps 1000
+    sherlock-train --resume runs/conv-parcels
+    """
+    from sherlock_models import config, run, train
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if gpus and processes:
+        raise click.UsageError("--gpus and --processes exclude each other")
+    if resume is not None:
+        if entry or data or out or given or settings or catalog:
+            raise click.UsageError("--resume takes everything from RUN; only ranks may differ")
+        settled, path = run.load(resume).config, resume
+    else:
+        if entry is None or data is None:
+            raise click.UsageError("name an ENTRY and its --data, or a run to --resume")
+        given = {**config.parse_settings(settings), **given}
+        settled = config.resolve(entry, data, catalog=catalog, options=given)
+        path = out or _free(Path("runs"), entry)
+        train.check_new(path)
+    _train(settled, path, resume is not None, gpus, processes)
+    _conclude(path, as_json)
+
+
+def _free(folder: Path, entry: str) -> Path:
+    """`runs/ENTRY`, or the first of `runs/ENTRY-2`, ... that is not there."""
+    names = [entry, *(f"{entry}-{number}" for number in range(2, 10_000))]
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def _train(
+    settled: RunConfig, path: Path, resume: bool, gpus: int | None, processes: int | None
+) -> None:
+    from sherlock_models import parallel
+
+    ranks = gpus or processes or 1
+    if gpus:
+        parallel.check_gpus(gpus)
+    device = "cuda" if gpus else "cpu" if processes else "auto"
+    arguments = (settled.model_dump(mode="json"), str(path), resume, device)
+    if ranks > 1 and not parallel.is_rank():
+        parallel.launch(ranks, rank_main, *arguments)
+    else:
+        rank_main(*arguments)
+
+
+def rank_main(document: dict[str, Any], path: str, resume: bool, device: str) -> None:
+    """Train as one rank; a SIGTERM that was answered with a checkpoint exits with 143."""
+    from sherlock_models import parallel
+    from sherlock_models.config import validated
+    from sherlock_models.train import StoppedError, fit
+
+    main_rank = os.environ.get("RANK", "0") == "0"
+    settled = validated(document, where=path)
+    watcher = _Watcher() if main_rank else None
+    try:
+        fit(settled, path, resume=resume, device=device, progress=watcher)
+    except StoppedError as error:
+        if main_rank:
+            console.notes.print(str(error), soft_wrap=True)
+        raise SystemExit(parallel.TERMINATED) from None
+    finally:
+        if watcher is not None:
+            watcher.close()
+
+
+def _conclude(path: Path, as_json: bool) -> None:
+    """Say where the run is and how well its best checkpoint does beside the mean."""
+    from sherlock_models import checkpoint, run
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    found = run.load(path)
+    index = checkpoint.read_index(path / run.CHECKPOINTS)
+    lines = [m for m in found.metrics() if m["split"] == "validation" and m["step"] == index.best]
+    if not lines:
+        raise ConfigError("no validation was made", where=path, remedy="--resume it")
+    best = lines[-1]
+    terms = {term: best[term] for term in found.config.terms}
+    if as_json:
+        document = {
+            "run": str(path),
+            "state": found.state,
+            "steps": index.last,
+            "best_step": index.best,
+            "validation": {"loss": best["loss"], **terms},
+        }
+        console.print_json(document)
+        return
+    rows = [(term, f"{value:.3f}", "1.000") for term, value in terms.items()]
+    title = f"{path}: validation at its best, step {index.best} of {index.last}"
+    console.print_table(title, ("term", "loss", "the mean"), rows, numeric=(1, 2))
+    console.results.print(f"next: sherlock-models evaluate {path}")
+
+
+class _Watcher:
+    """Rich progress on stderr: rate, time left, every term beside what the mean scores."""
+
+    def __init__(self) -> None:
+        from rich import progress as rp
+
+        self._bar = rp.Progress(
+            rp.TextColumn("[bold]step"),
+            rp.MofNCompleteColumn(),
+            rp.BarColumn(bar_width=20),
+            rp.TextColumn("{task.fields[rate]}"),
+            rp.TextColumn("{task.fields[terms]}"),
+            rp.TimeRemainingColumn(),
+            console=console.notes,
+            transient=True,
+        )
+        self._task: Any = None
+
+    def started(self, cost: Cost, done: int) -> None:
+        """Say what the run takes, before it takes it."""
+        console.notes.print(
+            f"{cost.parameters:,} parameters, {cost.samples:,} training samples, {cost.steps:,} "
+            f"steps ({cost.epochs:.3g} epochs) on {cost.ranks} x {cost.device}, "
+            f"{console.size(cost.memory_bytes)} per rank before activations",
+            soft_wrap=True,
+        )
+        for note in cost.notes:
+            console.notes.print(f"note: {note}", soft_wrap=True)
+        if done:
+            console.notes.print(f"going on after step {done:,}")
+        self._task = self._bar.add_task("", total=cost.steps, completed=done, rate="", terms="")
+        if sys.stderr.isatty():
+            self._bar.start()
+
+    def step(self, step: int, values: dict[str, float], steps_per_s: float) -> None:
+        """Move the bar."""
+        self._bar.update(
+            self._task,
+            completed=step,
+            rate=f"{steps_per_s:.1f}/s",
+            terms=f"loss {_terms(values)} (mean 1)",
+        )
+
+    def validated(self, step: int, values: dict[str, float], best: bool) -> None:
+        """Write a line that stays."""
+        mark = ", best so far" if best else ""
+        line = f"step {step:>6,}  validation {_terms(values)} (mean 1){mark}"
+        console.notes.print(line, soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar.live.is_started:
+            self._bar.stop()
+
+
+def _terms(values: dict[str, float]) -> str:
+    hidden = ("loss", "lr", "grad_norm", "unpartnered")
+    return "  ".join(f"{name} {value:.3f}" for name, value in values.items() if name not in hidden)

@@ -1,0 +1,139 @@
+"""The parts of a store as a dask graph: threads of this process, or workers of a cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import dask
+import psutil
+
+from sherlock_data import store as stores
+from sherlock_data.errors import SherlockError
+from sherlock_data.store import StorePlan
+
+
+class Progress(Protocol):
+    """What a front end does with the news of a build."""
+
+    def start(self, store: str, total: float, done: float) -> None:
+        """Say that a store of ``total`` bytes begins, ``done`` of them by an earlier build."""
+
+    def update(self, store: str, done: float) -> None:
+        """Report ``done`` bytes so far (before compression)."""
+
+    def end(self, store: str) -> None:
+        """Close a store's line."""
+
+
+class Silent:
+    """No progress at all."""
+
+    def start(self, store: str, total: float, done: float) -> None:
+        """Say nothing."""
+
+    def update(self, store: str, done: float) -> None:
+        """Say nothing."""
+
+    def end(self, store: str) -> None:
+        """Say nothing."""
+
+
+def workers_for(plan: StorePlan, wanted: int | None) -> int:
+    """Parts to run at once: no more than cores, nor than three fifths of the free memory hold."""
+    if wanted:
+        return wanted
+    memory = int(0.6 * psutil.virtual_memory().available) // max(1, plan.memory_bytes)
+    return max(1, min(psutil.cpu_count() or 1, memory, len(plan.parts)))
+
+
+def run_parts(
+    name: str,
+    plan: StorePlan,
+    progress: Progress,
+    scheduler: str | None = None,
+    workers: int | None = None,
+) -> dict[str, stores.Results]:
+    """Run every part that has not finished before, and return the results of all.
+
+    Parameters
+    ----------
+    name : str
+        The store, as progress calls it.
+    plan : StorePlan
+    progress : Progress
+    scheduler : str, optional
+        Address of a ``distributed`` scheduler; threads of this process by default.
+    workers : int, optional
+        Parts at once; as many as cores and memory allow by default.
+
+    Raises
+    ------
+    SherlockError
+        If no scheduler answers, or whatever a part raises.
+    """
+    path = str(plan.path)
+    results = {part.name: stores.load_part(path, part.name) for part in plan.parts}
+    todo = [part for part in plan.parts if results[part.name] is None]
+    scale = plan.nbytes / max(1.0, sum(part.weight for part in plan.parts))
+    done = scale * sum(part.weight for part in plan.parts if results[part.name] is not None)
+    meter = _Meter(name, done, scale, progress)
+    progress.start(name, plan.nbytes, done)
+    if scheduler:
+        finished = _run_on_cluster(path, todo, scheduler, meter)
+    else:
+        graph = [dask.delayed(_run_part)(path, part, meter.of(part)) for part in todo]
+        finished = dask.compute(*graph, scheduler="threads", num_workers=workers_for(plan, workers))
+    results.update({part.name: found for part, found in zip(todo, finished, strict=True)})
+    return {key: value for key, value in results.items() if value is not None}
+
+
+def _run_part(path: str, part: stores.Part, report: Callable[[float], None]) -> stores.Results:
+    results = part.run(path, report)
+    stores.save_part(path, part.name, results)
+    report(1.0)
+    return results
+
+
+def _ignore(fraction: float) -> None:
+    """Take no notice: a worker elsewhere reports whole parts only."""
+
+
+def _run_on_cluster(
+    path: str, todo: list[stores.Part], address: str, meter: _Meter
+) -> list[stores.Results]:
+    from distributed import Client, as_completed
+
+    try:
+        client = Client(address, timeout="10s")
+    except OSError as error:
+        raise SherlockError(
+            f"no dask scheduler answers ({error})", where=address, remedy="check --scheduler"
+        ) from error
+    with client:
+        futures = [client.submit(_run_part, path, part, _ignore, pure=False) for part in todo]
+        parts = dict(zip([future.key for future in futures], todo, strict=True))
+        for future in as_completed(futures):
+            if future.status == "finished":
+                meter.of(parts[future.key])(1.0)
+        return [future.result() for future in futures]
+
+
+class _Meter:
+    """Adds up the fractions that parts report from their threads."""
+
+    def __init__(self, store: str, done: float, scale: float, progress: Progress) -> None:
+        self.store, self.base, self.scale, self.progress = store, done, scale, progress
+        self.fractions: dict[str, float] = {}
+        self.lock = threading.Lock()
+
+    def of(self, part: stores.Part) -> Callable[[float], None]:
+        """Return the reporter of one part."""
+
+        def report(fraction: float) -> None:
+            with self.lock:
+                self.fractions[part.name] = fraction * part.weight * self.scale
+                self.progress.update(self.store, self.base + sum(self.fractions.values()))
+
+        return report

@@ -1,0 +1,239 @@
+"""Rows of the table whose target is the brain: the model and its baselines, over held-out TRs.
+
+Legend: t = held-out TRs of a subject, U = units, S = subjects. One subject is in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sherlock_models import baselines
+from sherlock_models.ceiling import (
+    Ceiling,
+    SeriesArray,
+    masked_mean,
+    noise_ceiling,
+    others_sum,
+)
+from sherlock_models.heldout import PREDICTED, Reader, Side, run_index, with_nan
+from sherlock_models.scores import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Score,
+    TimeBlocks,
+    average,
+    correlation_score,
+    identification_score,
+    nan_mean,
+    r2_score,
+)
+from sherlock_models.significance import NULL_DRAWS, PhaseNull, fdr
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class BrainScores:
+    """One predictor's scores, gathered subject by subject.
+
+    Attributes
+    ----------
+    name : str
+    scores : dict of list of Score
+        By metric, one per subject.
+    r : list of ndarray, each (U,)
+        Per subject.
+    null : PhaseNull
+    p, q : ndarray of float64, (U,)
+    significant : ndarray of bool, (U,)
+    """
+
+    name: str
+    null: PhaseNull
+    scores: dict[str, list[Score]] = field(default_factory=dict)
+    r: list[FloatArray] = field(default_factory=list)
+
+    def add(
+        self,
+        blocks: TimeBlocks,
+        trs: IntArray,
+        predicted: SeriesArray,
+        measured: SeriesArray,
+        ceiling: Ceiling,
+    ) -> None:
+        """Score one subject's prediction (t, U); NaN in units without signal."""
+        r, plain, over = correlation_score(blocks, trs, predicted, measured, ceiling.usable)
+        self.r.append(r)
+        found = {
+            "r": plain,
+            "r_over_ceiling": over,
+            "r2": r2_score(blocks, trs, predicted, measured),
+            "identification": identification_score(blocks, trs, predicted, measured),
+        }
+        for metric, score in found.items():
+            self.scores.setdefault(metric, []).append(score)
+        rows = np.searchsorted(blocks.trs, trs)
+        self.null.add(_on(blocks, rows, predicted), _on(blocks, rows, measured))
+
+    def finish(self, draws: int, seed: int) -> None:
+        """Test every unit against the phase-randomised null, with the FDR over units."""
+        _, self.p = self.null.test(draws, seed)
+        self.q, self.significant = fdr(self.p)
+
+    @property
+    def unit_r(self) -> FloatArray:
+        """Mean over subjects of each unit's r, (U,)."""
+        return nan_mean(np.stack(self.r), axis=0)
+
+    def rows(self) -> Iterator[tuple[str, Score]]:
+        """Metric and score, averaged over subjects."""
+        for metric, scores in self.scores.items():
+            yield metric, average(scores)
+        tested = np.isfinite(self.p)
+        share = float(self.significant[tested].mean()) if tested.any() else float("nan")
+        yield "significant", Score(share, np.zeros(0), int(tested.sum()))
+
+
+def _on(blocks: TimeBlocks, rows: IntArray, values: SeriesArray) -> SeriesArray:
+    """Spread a subject's rows over all held-out TRs, NaN where its volume is invalid."""
+    if len(rows) == len(blocks.trs):
+        return values
+    spread = np.full((len(blocks.trs), values.shape[1]), np.nan, dtype=np.float32)
+    spread[rows] = values
+    return spread
+
+
+def ceiling_of(test: Side) -> Ceiling:
+    """Noise ceiling over every valid volume: nothing is fitted, and more TRs steady it."""
+    data = test.data
+
+    def subject(index: int) -> tuple[SeriesArray, BoolArray]:
+        return with_nan(data.brain_matrix(index), data.signal[index]), data.valid[index]
+
+    return noise_ceiling(subject, len(data.subjects), run_index(data))
+
+
+def brain_scores(
+    reader: Reader,
+    train: Side,
+    blocks: TimeBlocks,
+    *,
+    null_draws: int = NULL_DRAWS,
+    seed: int = 0,
+    say: Say = lambda line: None,
+) -> tuple[dict[str, BrainScores], Ceiling, list[str]]:
+    """Score the model and the baselines on every test subject.
+
+    Returns
+    -------
+    scores : dict of BrainScores, by predictor
+    ceiling : Ceiling
+    notes : list of str
+        What each baseline was fitted on.
+    """
+    test, data = reader.test, reader.test.data
+    ceiling = ceiling_of(test)
+    predict = Baselines(train, test)
+    runs = run_index(data)[blocks.trs]
+    found: dict[str, BrainScores] = {}
+    for subject in test.subjects:
+        say(f"brain of {data.subjects[subject]}")
+        trs, signal = test.of_subject(subject), data.signal[subject]
+        measured = with_nan(test.measured(subject, trs), signal)
+        predictions = {PREDICTED: reader.predicted(subject), **predict.of(subject)}
+        for name, values in predictions.items():
+            if name not in found:
+                found[name] = BrainScores(name, PhaseNull(runs, measured.shape[1]))
+            found[name].add(blocks, trs, with_nan(values, signal), measured, ceiling)
+    for scores in found.values():
+        scores.finish(null_draws, seed)
+    return found, ceiling, predict.notes
+
+
+class Baselines:
+    """Baselines of the brain, fitted on the training side."""
+
+    def __init__(self, train: Side, test: Side) -> None:
+        self.train, self.test = train, test
+        data = test.data
+        self.notes: list[str] = []
+        self.run_of_tr = run_index(data)
+        self.group = self._group(train)
+        features = [data.stimulus_target(name, data.clock.tr()) for name in data.tables]
+        present = np.logical_and.reduce([table.present for table in data.tables.values()])
+        known = np.isfinite(self.group).any(axis=1)
+        ridge = baselines.DelayedRidge(data.clock).fit(
+            features, present, train.trs[known], np.nan_to_num(self.group[known])
+        )
+        self.ridge = ridge.predict(test.trs)
+        self.notes.append(
+            f"delayed-ridge: the mean brain of {len(train.subjects)} training subjects at "
+            f"{self.ridge.fitted_on}"
+        )
+        self.total, self.count = self._everyone()
+
+    def of(self, subject: int) -> dict[str, SeriesArray]:
+        """Predictions for one test subject, each (t, U)."""
+        trs = self.test.of_subject(subject)
+        rows = np.searchsorted(self.test.trs, trs)
+        own = self.train.of_subject(subject)
+        if len(own):
+            brain, known = self.train.measured(subject, own), own
+        else:
+            brain, known = np.nan_to_num(self.group), self.train.trs
+            self._note("mean, time-index: the mean of the training subjects for an unseen subject")
+        series = np.zeros((self.test.data.clock.volumes, brain.shape[1]), dtype=np.float32)
+        series[known] = brain
+        found = [
+            baselines.training_mean("mean", brain, len(trs)),
+            baselines.time_index(series, known, trs, self.run_of_tr),
+        ]
+        for prediction in found:
+            self._note(f"{prediction.name}: {prediction.fitted_on} of the subject")
+        predictions = {prediction.name: prediction.values for prediction in found}
+        predictions["delayed-ridge"] = self.ridge.values[rows]
+        others = self._others(subject, trs, rows)
+        if others is not None:
+            predictions["other-subjects"] = others
+        return predictions
+
+    def _note(self, line: str) -> None:
+        names = {note.split(":")[0] for note in self.notes}
+        if line.split(":")[0] not in names:  # once, not for every subject
+            self.notes.append(line)
+
+    @staticmethod
+    def _group(train: Side) -> SeriesArray:
+        """Mean brain of the training subjects at each training TR, NaN where there is none."""
+
+        def subject(index: int) -> tuple[SeriesArray, BoolArray]:
+            valid = np.isin(train.trs, train.of_subject(index))
+            return with_nan(train.measured(index, train.trs), train.data.signal[index]), valid
+
+        total, count = others_sum(subject, train.subjects)
+        return np.asarray(masked_mean(total, count), dtype=np.float32)
+
+    def _everyone(self) -> tuple[SeriesArray, SeriesArray]:
+        """Sum and number of all subjects' brains at the held-out TRs."""
+        data, trs = self.test.data, self.test.trs
+
+        def subject(index: int) -> tuple[SeriesArray, BoolArray]:
+            valid = data.valid[index][trs + data.lag_trs]
+            return with_nan(self.test.measured(index, trs), data.signal[index]), valid
+
+        return others_sum(subject, range(len(data.subjects)))
+
+    def _others(self, subject: int, trs: IntArray, rows: IntArray) -> SeriesArray | None:
+        """Mean of the other subjects' measured brains at the same TRs; None if there are none."""
+        if len(self.test.data.subjects) < 2:
+            self._note("other-subjects: left out, there is one subject")
+            return None
+        own = self.test.measured(subject, trs)
+        signal = self.test.data.signal[subject]
+        rest = self.count[rows] - signal
+        self._note("other-subjects: measured brains of the others at the same TRs; nothing fitted")
+        return np.asarray(masked_mean(self.total[rows] - own * signal, rest), dtype=np.float32)

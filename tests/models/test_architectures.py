@@ -1,0 +1,308 @@
+"""The architectures one by one: sizes that come back, delays, subjects, the brain in between."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sherlock_data.catalog import ModelEntry
+from sherlock_data.errors import ConfigError
+from sherlock_models.architectures import conv, dense
+from sherlock_models.architectures.autoencoder import BrainAutoencoder
+from sherlock_models.architectures.layers import Dense, Down, SubjectEmbedding, Up, halved, narrow
+from sherlock_models.sizes import Sizes
+from sherlock_models.zoo import build_model
+
+VIDEO, AUDIO, UNITS = (9, 14, 3), (4,), 7
+MOVIE = {"video": VIDEO, "audio": AUDIO}
+SMALL = {
+    "conv": {"channels": (4, 6), "video": 12, "audio": 5, "hidden": 8},
+    "dense": {"hidden": (16, 8)},
+}
+
+
+def make(
+    architecture: str, stimulus: dict[str, tuple[int, ...]] | None = None, **more: Any
+) -> BrainAutoencoder:
+    """Build a small model; `delays`, `subjects` and `brain` are sizes, the rest are options."""
+    torch.manual_seed(0)
+    known = {key: more.pop(key) for key in ("delays", "subjects", "brain") if key in more}
+    sizes = Sizes(stimulus or MOVIE, **{"brain": (UNITS,), **known})
+    entry = ModelEntry(architecture=architecture, brain="parcels", **SMALL[architecture])
+    return build_model(entry, sizes, more)
+
+
+def movie(sizes: Sizes, batch: int = 3, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(batch, *sizes.input_shape(name), generator=generator)
+        for name in sizes.stimulus
+    }
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 70), st.integers(1, 70))
+@settings(deadline=None, max_examples=40)
+def test_any_picture_comes_back_at_its_own_size(height: int, width: int) -> None:
+    small = halved((height, width))
+    down, up = Down(1, 1), Up(1, 1, small, (height, width))
+    picture = torch.zeros(1, 1, height, width)
+    assert down(picture).shape[2:] == small
+    assert up(down(picture)).shape == picture.shape
+
+
+def test_the_analysis_pictures_are_halved_as_it_drew_them() -> None:
+    sizes = [(90, 160)]
+    for _ in range(4):
+        sizes.append(halved(sizes[-1]))
+    assert sizes == [(90, 160), (45, 80), (23, 40), (12, 20), (6, 10)]
+    paddings = [Up(1, 1, small, large).output_padding for large, small in pairwise(sizes)]
+    assert paddings[::-1] == [(1, 1), (0, 1), (0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("features", "width", "narrowed"),
+    [
+        pytest.param(512, 1.0, 512, id="whole"),
+        pytest.param(512, 0.25, 128, id="quarter"),
+        pytest.param(3, 0.01, 1, id="never-zero"),
+    ],
+)
+def test_narrow(features: int, width: float, narrowed: int) -> None:
+    assert narrow(features, width) == narrowed
+
+
+def test_a_hidden_layer_keeps_the_size_of_its_activations() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(256, 400)
+    for _ in range(6):
+        x = torch.relu(Dense(400, 400)(x))
+    assert 0.5 < x.square().mean() < 2
+
+
+# --- any stimuli, any brain -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stimulus"),
+    [
+        pytest.param("conv", MOVIE, id="conv-movie"),
+        pytest.param("conv", {"video": VIDEO}, id="conv-silent-movie"),
+        pytest.param("conv", {"audio": AUDIO, "video": VIDEO, "annotations": (6,)}, id="conv-more"),
+        pytest.param("dense", MOVIE, id="dense-movie"),
+        pytest.param("dense", {"video": VIDEO}, id="dense-silent-movie"),
+        pytest.param("dense", {"annotations": (6,)}, id="dense-annotations"),
+        pytest.param("dense", {"scene": (1,), "type": (2,), "mfcc.left": (3,)}, id="dense-names"),
+    ],
+)
+@pytest.mark.parametrize("brain", [(UNITS,), (2, 3, 4)], ids=["units", "grid"])
+@pytest.mark.parametrize("delays", [(0,), (0, 1, 2), (4,)], ids=str)
+def test_shapes(
+    architecture: str,
+    stimulus: dict[str, tuple[int, ...]],
+    brain: tuple[int, ...],
+    delays: tuple[int, ...],
+) -> None:
+    model = make(architecture, stimulus, brain=brain, delays=delays)
+    output = model(movie(model.sizes, batch=3))
+    assert output.brain.shape == output.read.shape == (3, model.sizes.units)
+    found = {name: tuple(value.shape) for name, value in output.stimulus.items()}
+    assert found == {name: (3, *model.sizes.output_shape(name)) for name in stimulus}
+
+
+def test_conv_says_that_it_wants_a_video() -> None:
+    with pytest.raises(
+        ConfigError, match=r"wants the stimulus 'video', found annotations; .*dense"
+    ):
+        make("conv", {"annotations": (6,)})
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("delay", [0, 1, 2])
+def test_every_delay_reaches_the_brain(architecture: str, delay: int) -> None:
+    model = make(architecture, delays=(0, 1, 2))
+    seen = movie(model.sizes)
+    for value in seen.values():
+        value.requires_grad_()
+    model.encode(seen).square().sum().backward()
+    for value in seen.values():
+        assert value.grad is not None
+        assert value.grad[:, delay].abs().sum() > 0
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_the_decoder_does_not_grow_with_the_delays(architecture: str) -> None:
+    one, three = make(architecture), make(architecture, delays=(0, 1, 2))
+    shapes = [[p.shape for p in model.decoder.parameters()] for model in (one, three)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_no_relu_on_the_brain_or_the_outputs(architecture: str) -> None:
+    model = make(architecture)
+    output = model(movie(model.sizes, batch=32))
+    assert (output.brain < 0).any()
+    assert all((value < 0).any() for value in output.stimulus.values())
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_an_untrained_model_predicts_about_the_mean(architecture: str) -> None:
+    model = make(architecture)
+    output = model(movie(model.sizes, batch=32), channel=lambda brain: torch.randn_like(brain))
+    for value in (output.brain, *output.stimulus.values()):
+        assert value.square().mean() < 0.1
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_width_narrows_hidden_layers_only(architecture: str) -> None:
+    whole, half = make(architecture), make(architecture, width=0.5)
+    assert half.count_parameters() < whole.count_parameters()
+    assert half.encoder.head.weight.shape == (UNITS, 4)
+    output = half(movie(half.sizes))
+    assert output.brain.shape == (3, UNITS)
+    assert output.stimulus["video"].shape == (3, 3, *VIDEO[:2])
+    assert "width 0.5" in half.describe()
+    assert half.describe() in repr(half)
+
+
+# --- subjects -------------------------------------------------------------------------------------
+
+
+def test_an_unseen_subject_gets_the_mean_embedding() -> None:
+    layer = SubjectEmbedding(3, 2)
+    layer.weight.data = torch.tensor([[1.0, 0.0], [2.0, 0.0], [6.0, 3.0]])
+    hidden = torch.ones(4, 2)
+    found = layer(hidden, torch.tensor([0, -1, 2, -1]))
+    assert found.tolist() == [[2.0, 1.0], [4.0, 2.0], [7.0, 4.0], [4.0, 2.0]]
+    assert layer(hidden, None).tolist() == [[4.0, 2.0]] * 4
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+class TestSubjectEmbedding:
+    def test_every_subject_starts_as_the_group(self, architecture: str) -> None:
+        model = make(architecture, subjects=3, subject_embedding=True)
+        seen = movie(model.sizes)
+        alone = [model.encode(seen, torch.full((3,), s)) for s in (-1, 0, 2)]
+        assert torch.equal(alone[0], alone[1])
+        assert torch.equal(alone[0], alone[2])
+
+    def test_it_changes_the_response_not_just_the_level(self, architecture: str) -> None:
+        """BOLD is standardised per subject: a constant shift per subject would be worth nothing."""
+        model = make(architecture, subjects=2, subject_embedding=True)
+        torch.nn.init.normal_(model.encoder.embedding.weight)
+        seen = movie(model.sizes, batch=16)
+        zero, one = (model.encode(seen, torch.full((16,), s)) for s in (0, 1))
+        assert (zero - one).std(dim=0).max() > 1e-3
+
+    def test_the_decoder_never_sees_the_subject(self, architecture: str) -> None:
+        model = make(architecture, subjects=2, subject_embedding=True)
+        torch.nn.init.normal_(model.encoder.embedding.weight)
+        seen, same = movie(model.sizes), torch.randn(3, UNITS)
+        told = [model(seen, torch.full((3,), s), channel=lambda _: same) for s in (0, 1)]
+        assert not torch.equal(told[0].brain, told[1].brain)
+        assert all(torch.equal(told[0].stimulus[n], told[1].stimulus[n]) for n in MOVIE)
+
+    def test_without_one_the_subject_is_not_looked_at(self, architecture: str) -> None:
+        model = make(architecture, subjects=2)
+        seen = movie(model.sizes)
+        assert torch.equal(model.encode(seen, torch.tensor([0, 1, -1])), model.encode(seen))
+
+
+# --- the brain in between -------------------------------------------------------------------------
+
+
+def test_the_channel_lies_between_the_predicted_and_the_read_brain() -> None:
+    model = make("dense")
+    output = model(movie(model.sizes), channel=lambda brain: brain + 1)
+    assert torch.equal(output.read, output.brain + 1)
+    decoded = model.decode(output.read)
+    assert all(torch.equal(output.stimulus[name], decoded[name]) for name in decoded)
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32], ids=str)
+@pytest.mark.parametrize("smuggled", [5.0, float("inf"), float("nan")], ids=str)
+def test_a_cell_without_signal_carries_nothing(smuggled: float, kind: torch.dtype) -> None:
+    model = make("conv")
+    seen, signal = movie(model.sizes), torch.ones(3, UNITS, dtype=kind)
+    signal[:, 2] = 0
+    plain = model(seen, signal=signal)
+    cell = torch.tensor([2])
+    loud = model(seen, signal=signal, channel=lambda brain: brain.index_fill(1, cell, smuggled))
+    assert (plain.read[:, 2] == 0).all()
+    assert (plain.brain[:, 2] != 0).any()
+    assert all(torch.equal(plain.stimulus[name], loud.stimulus[name]) for name in MOVIE)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"audio": None}, "the model sees video, audio; found video", id="missing"),
+        pytest.param({"music": torch.zeros(3, 1, 1)}, "found video, audio, music", id="unknown"),
+        pytest.param(
+            {"audio": torch.zeros(3, 2, 4)}, r"audio: .* \(2, 4\), .* wants \(1, 4\)", id="delays"
+        ),
+        pytest.param(
+            {"video": torch.zeros(3, 1, 9, 14, 3)}, r"video: .*\(1, 9, 14, 3\)", id="colours-last"
+        ),
+    ],
+)
+def test_a_stimulus_of_another_shape_is_refused(change: dict[str, Any], message: str) -> None:
+    model = make("dense")
+    seen = {k: v for k, v in {**movie(model.sizes), **change}.items() if v is not None}
+    with pytest.raises(ConfigError, match=message):
+        model(seen)
+
+
+def test_a_brain_of_another_size_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"brain: a sample has the shape \(8,\), .* \(7,\)"):
+        make("dense").decode(torch.zeros(2, UNITS + 1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"stimulus": {}, "brain": (3,)}, id="no-stimulus"),
+        pytest.param({"stimulus": {"audio": (4,)}, "brain": ()}, id="no-brain"),
+        pytest.param({"stimulus": {"audio": (2, 4)}, "brain": (3,)}, id="audio-not-flat"),
+        pytest.param({"stimulus": {"video": (9, 14)}, "brain": (3,)}, id="grey-video"),
+        pytest.param({"stimulus": {"audio": (0,)}, "brain": (3,)}, id="empty"),
+        pytest.param({"stimulus": {"audio": (4,)}, "brain": (3,), "delays": ()}, id="no-delay"),
+    ],
+)
+def test_sizes_that_no_model_can_have(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="sizes: "):
+        Sizes(**wrong)
+
+
+# --- sharding -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [conv, dense], ids=["conv", "dense"])
+def test_blocks_keep_huge_layers_apart(module: Any) -> None:
+    options = module.ConvOptions() if module is conv else module.DenseOptions()
+    with torch.device("meta"):
+        model = module.build(Sizes({"video": (90, 160, 3), "audio": (40,)}, (5000,)), options)
+    blocks = model.blocks()
+    assert len({id(block) for block in blocks}) == len(blocks)
+    huge = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.weight.numel() > 1e6]
+    assert len(huge) > 3
+    assert {id(m) for m in huge} <= {id(block) for block in blocks}
+
+
+def test_blocks_come_inner_before_outer() -> None:
+    with torch.device("meta"):
+        model = conv.build(Sizes({"video": (90, 160, 3)}, (400,)), conv.ConvOptions())
+    seen: set[int] = set()
+    for block in model.blocks():
+        assert id(block) not in seen
+        seen |= {id(module) for module in block.modules()}

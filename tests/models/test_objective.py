@@ -1,0 +1,118 @@
+"""The loss: every term over its training variance, so that the mean scores exactly 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from sherlock_models.batch import Batch
+from sherlock_models.config import RunConfig
+from sherlock_models.dataset import MovieBrainData, load_data
+from sherlock_models.objective import Objective, fit_objective
+from sherlock_models.output import Output
+from sherlock_models.sampler import rank_share
+
+Configure = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def data(configure: Configure) -> MovieBrainData:
+    return load_data(configure())
+
+
+def the_mean(batch: Batch) -> Output:
+    """What a model that knows only the training mean predicts: 0 everywhere."""
+    zeros = {name: torch.zeros_like(target) for name, target in batch.target.items()}
+    return Output(torch.zeros_like(batch.brain), torch.zeros_like(batch.brain), zeros)
+
+
+def score(objective: Objective, output: Output, batch: Batch) -> torch.Tensor:
+    sums, counts = objective.sums(output, batch)
+    return sums.double() / counts
+
+
+@pytest.mark.parametrize("subject", ["none", "mean"])
+def test_the_mean_scores_exactly_one(configure: Configure, subject: str):
+    data = load_data(configure(subject=subject, stimulus=["video", "audio", "annotations"]))
+    everyone = data.samples("train")
+    whole = np.flatnonzero(everyone.subject == 0)  # sub-01 has every training TR
+    batch = data.batch(everyone, whole)
+    terms = score(fit_objective(data, {}), the_mean(batch), batch)
+    torch.testing.assert_close(terms, torch.ones(4).double(), atol=1e-5, rtol=0)
+
+
+def test_units_do_not_matter(data: MovieBrainData):
+    """Video has a hundred times the numbers of audio, and counts the same."""
+    batch = data.batch(data.samples("train"), np.arange(50))
+    objective = fit_objective(data, {})
+    off = the_mean(batch)
+    off.stimulus = {name: target + 1 for name, target in batch.target.items()}
+    off.brain = batch.brain + 1
+    terms = score(objective, off, batch)
+    expected = [1 / objective.variance[name] for name in ("brain", "video", "audio")]
+    np.testing.assert_allclose(terms, expected, rtol=1e-5)
+
+
+def test_what_has_no_signal_counts_nothing(data: MovieBrainData):
+    batch = data.batch(data.samples("train"), np.arange(20))
+    objective = fit_objective(data, {})
+    wild = the_mean(batch)
+    wild.brain = torch.where(batch.signal, 0.0, 1e6)
+    np.testing.assert_array_equal(
+        score(objective, wild, batch), score(objective, the_mean(batch), batch)
+    )
+
+
+def test_weights(data: MovieBrainData):
+    objective = fit_objective(data, {"video": 0.0, "audio": 3.0})
+    assert objective.terms == ("brain", "video", "audio")
+    assert float(objective.combine(torch.tensor([1.0, 10.0, 2.0]))) == pytest.approx(7.0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_any_way_of_sharing_a_batch_gives_one_loss(data: MovieBrainData, ranks: int):
+    samples, objective = data.samples("train"), fit_objective(data, {})
+    chosen = np.arange(0, 90, 7)
+    batch = data.batch(samples, chosen)
+    whole = score(objective, the_mean(batch), batch)
+    sums, counts = torch.zeros(3).double(), torch.zeros(3).double()
+    for rank in range(ranks):
+        part = data.batch(samples, chosen[rank_share(len(chosen), rank, ranks)])
+        more = objective.sums(the_mean(part), part)
+        sums, counts = sums + more[0].double(), counts + more[1]
+    torch.testing.assert_close(sums / counts, whole, atol=1e-5, rtol=0)
+
+
+def test_held_out_data_change_no_variance(
+    make_stores: Callable[..., Path], configure: Configure, tmp_path: Path
+):
+    stores = make_stores(tmp_path)
+    config = configure(data=stores)
+    data = load_data(config)
+    before = fit_objective(data, {}).variance
+    held = np.setdiff1d(np.arange(160), data.split.train)
+    store = xr.open_zarr(stores / "parcels.zarr").load()
+    store.bold.values[:, held] *= -3
+    for variable in store.variables.values():
+        variable.encoding = {}
+    store.to_zarr(stores / "parcels.zarr", mode="r+", zarr_format=3, consolidated=False)
+    assert fit_objective(load_data(config), {}).variance == before
+
+
+def test_an_empty_share_adds_nothing(data: MovieBrainData):
+    batch = data.batch(data.samples("train"), np.zeros(0, dtype=np.int64))
+    sums, counts = fit_objective(data, {}).sums(the_mean(batch), batch)
+    assert sums.tolist() == counts.tolist() == [0, 0, 0]
+
+
+def test_a_better_prediction_scores_less(data: MovieBrainData):
+    batch = data.batch(data.samples("train"), np.arange(20))
+    near = replace(the_mean(batch), brain=0.5 * batch.brain)
+    objective = fit_objective(data, {})
+    assert score(objective, near, batch)[0] < score(objective, the_mean(batch), batch)[0]

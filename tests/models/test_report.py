@@ -1,0 +1,175 @@
+"""The page: self-contained, escaped, with a text for every picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from sherlock_data.errors import ConfigError
+from sherlock_models.history import curves, sparkline
+from sherlock_models.report import score_tables, write_report
+from sherlock_models.reproduce import commands
+from sherlock_models.run import load
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "source", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def written(judged: Path, tiny_raw: Path) -> str:
+    return write_report(load(judged), tiny_raw / "truth.zarr").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(written: str) -> Page:
+    return Page(written)
+
+
+def test_every_tag_is_closed(page: Page) -> None:
+    assert page.open == []
+
+
+def test_nothing_comes_from_a_network(page: Page, written: str) -> None:
+    assert not page.of("script")
+    assert not page.of("link")
+    for attrs in page.of("img") + page.of("source"):
+        source = attrs.get("src") or attrs.get("srcset") or ""
+        assert source.startswith("data:image/png;base64,")
+    assert "url(" not in written
+    assert "@import" not in written
+    assert len(written) < 10_000_000
+
+
+def test_every_picture_opens_and_has_a_text(page: Page) -> None:
+    assert len(page.of("img")) >= 8  # curve, five strips, sound, glass brain
+    for attrs in page.of("img"):
+        assert len(attrs["alt"] or "") > 10
+        pixels = imread(io.BytesIO(base64.b64decode((attrs["src"] or "").split(",")[1])))
+        assert np.ptp(pixels) > 0
+
+
+def test_wide_tables_scroll_in_their_own_box_by_keyboard_too(page: Page) -> None:
+    boxes = [attrs for attrs in page.of("div") if "scroll" in (attrs.get("class") or "")]
+    assert len(boxes) >= len(page.of("table"))
+    assert all(box["tabindex"] == "0" and box["aria-label"] for box in boxes)
+
+
+def test_says_what_was_trained_and_how_to_do_it_again(page: Page, judged: Path) -> None:
+    run = load(judged)
+    for text in ("conv-parcels", "synth", "Is it believable?", "delayed-ridge", "time index under"):
+        assert text in page.text
+    for identity in run.config.stores.values():
+        assert identity.fingerprint in page.text
+    assert all(command in page.text for command in commands(run))
+
+
+def test_planted_regions_are_counted_only_with_a_truth(judged: Path, page: Page) -> None:
+    assert "Was what was planted found?" in page.text
+    assert "none (false alarms)" in page.text
+    without = write_report(load(judged)).read_text(encoding="utf-8")
+    assert "Was what was planted found?" not in without
+
+
+def test_text_from_files_is_escaped(judged: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(judged, copy)
+    document = json.loads((copy / "evaluation.json").read_text())
+    document["notes"].append("<script>alert('r')</script>")
+    (copy / "evaluation.json").write_text(json.dumps(document))
+    text = write_report(load(copy)).read_text(encoding="utf-8")
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_run_without_an_evaluation_writes_nothing(judged: Path, tmp_path: Path) -> None:
+    shutil.copy(judged / "config.yaml", tmp_path)
+    with pytest.raises(ConfigError, match="not evaluated"):
+        write_report(load(tmp_path))
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_commands_name_what_differs_from_the_defaults(judged: Path) -> None:
+    run = load(judged)
+    build, train, evaluate, report = commands(run)
+    assert build.startswith("sherlock-data build synth parcels stimulus")
+    assert "--steps 40" in train
+    assert "--set width=0.05" in train
+    assert "learning_rate" not in train
+    assert evaluate == f"sherlock-models evaluate {run.path}"
+    assert report == f"sherlock-models report {run.path}"
+
+
+def test_the_model_comes_first_in_every_table() -> None:
+    rows = [
+        {
+            "predictor": name,
+            "target": "audio",
+            "metric": "r2",
+            "value": 0.123,
+            "low": None,
+            "high": None,
+            "n": 3,
+        }
+        for name in ("mean", "model", "previous-tr", "model/noisy-brain")
+    ]
+    (table,) = score_tables(rows)
+    assert [name for name, _ in table.rows] == ["model", "model/noisy-brain", "mean", "previous-tr"]
+    assert table.rows[0][1] == ["0.12"]
+
+
+class TestHistory:
+    LINES = (
+        {"step": 1, "split": "train", "brain": 1.0, "audio": 0.9},
+        {"step": 2, "split": "train", "brain": 0.8, "audio": 0.7},
+        {"step": 2, "split": "validation", "brain": 0.9, "audio": 0.95},
+    )
+
+    def test_curves_are_sorted_by_term_and_side(self) -> None:
+        found = curves(self.LINES, ("brain", "audio"))
+        assert [(c.term, c.split, c.last) for c in found] == [
+            ("brain", "train", 0.8),
+            ("brain", "validation", 0.9),
+            ("audio", "train", 0.7),
+            ("audio", "validation", 0.95),
+        ]
+
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            pytest.param([3.0, 2.0, 1.0], "█▅▁", id="falling"),
+            pytest.param([1.0, 1.0], "▁▁", id="flat"),
+            pytest.param([], "", id="nothing yet"),
+        ],
+    )
+    def test_sparkline(self, values: list[float], expected: str) -> None:
+        assert sparkline(values) == expected
