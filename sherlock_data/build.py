@@ -119,39 +119,54 @@ def build(
     def plan(name: str) -> StorePlan:
         return _plan(name, recipes[name], scan, folder, catalog)
 
-    # every plan is made before anything is written, so that what cannot be built writes nothing
-    plans, outcomes = _plan_all(list(recipes), names, plan)
-    todo = [
-        name
-        for name in plans
-        if _is_to_do(plans[name], options.overwrite, named=not names or name in names)
-    ]
-    if not options.dry_run:
-        _check_space([plans[name] for name in todo])
+    outcomes: dict[str, Outcome] = {}
+    plans = _plan_all(list(recipes), names, plan, outcomes)
+    for name in plans:
+        if _waits(name, recipes, outcomes) or _is_to_do(
+            plans[name], options.overwrite, named=not names or name in names
+        ):
+            outcomes[name] = _outcome(name, plans[name], "planned")
+        else:
+            outcomes[name] = _outcome(name, plans[name], "up to date", "same recipe and inputs")
+    if options.dry_run:
+        return [outcomes[name] for name in recipes]
+    _check_space([plans[name] for name in plans if outcomes[name].status == "planned"])
     for name, first in plans.items():
-        if name not in todo or options.dry_run:
-            outcomes[name] = _outcome(name, first, done=name not in todo)
-            continue
-        # a derived store knows its size only now that the volumes are there
-        outcomes[name] = _one(
-            name, plan(name) if recipes[name].kind in DERIVED else first, options, progress
-        )
+        if outcomes[name].status == "planned":
+            # a derived store knows its size, and whether it still stands, once volumes are there
+            now = plan(name) if recipes[name].kind in DERIVED else first
+            if _is_to_do(now, options.overwrite, named=not names or name in names):
+                outcomes[name] = _one(name, now, options, progress)
+            else:
+                outcomes[name] = _outcome(name, now, "up to date", "same recipe and inputs")
     return [outcomes[name] for name in recipes]
 
 
 def _plan_all(
-    order: list[str], named: Sequence[str], plan: Callable[[str], StorePlan]
-) -> tuple[dict[str, StorePlan], dict[str, Outcome]]:
-    """Plans of the stores that can be built, and why the others are skipped."""
-    plans, skipped = {}, {}
+    order: list[str],
+    named: Sequence[str],
+    plan: Callable[[str], StorePlan],
+    outcomes: dict[str, Outcome],
+) -> dict[str, StorePlan]:
+    """Plan every store before anything is written; note in ``outcomes`` what cannot be built."""
+    plans = {}
     for name in order:
         try:
             plans[name] = plan(name)
         except UnavailableError as error:
             if name in named:
                 raise
-            skipped[name] = Outcome(name, "skipped", str(error))
-    return plans, skipped
+            outcomes[name] = Outcome(name, "skipped", str(error))
+    return plans
+
+
+def _waits(name: str, recipes: dict[str, Recipe], outcomes: dict[str, Outcome]) -> bool:
+    """Whether a store derives from volumes that are themselves still to be built."""
+    return recipes[name].kind in DERIVED and any(
+        outcomes[other].status == "planned"
+        for other, recipe in recipes.items()
+        if recipe.kind == "volumes"
+    )
 
 
 def _wanted(scan: Scan, catalog: Catalog, names: Sequence[str]) -> dict[str, Recipe]:
@@ -210,12 +225,9 @@ def _is_to_do(plan: StorePlan, overwrite: bool, named: bool) -> bool:
     return overwrite and (named or bool(reasons))
 
 
-def _outcome(name: str, plan: StorePlan, done: bool) -> Outcome:
-    if done:
-        status, detail = "up to date", "same recipe and inputs"
-    else:
-        resumable = stores.state(plan.path) == "resumable"
-        status, detail = "planned", "would be resumed" if resumable else ""
+def _outcome(name: str, plan: StorePlan, status: str, detail: str = "") -> Outcome:
+    if status == "planned" and stores.state(plan.path) == "resumable":
+        detail = "would be resumed"
     return Outcome(name, status, detail, plan.nbytes, plan.memory_bytes, tuple(plan.problems))
 
 

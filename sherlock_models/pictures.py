@@ -109,7 +109,7 @@ def glass_brain(image: Any, title: str, alt: str) -> Picture:
     def draw(mode: str) -> Figure:
         from nilearn import plotting
 
-        figure = Figure(figsize=(9, 3.2))
+        figure = Figure(figsize=(9, 2.7))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nilearn's own, about empty maps and its own future
             plotting.plot_glass_brain(
@@ -118,6 +118,7 @@ def glass_brain(image: Any, title: str, alt: str) -> Picture:
                 display_mode="lyrz",
                 cmap=MAP,
                 colorbar=True,
+                threshold=1e-6,
                 vmin=0,
                 vmax=_top(image),
                 plot_abs=False,

@@ -166,7 +166,7 @@ def _smuggling(table: Table, target: str) -> Verdict:
         elif measured >= HONEST_SHARE * predicted:
             state = PASSED
     return Verdict(
-        f"Is {_named(target)} decoded from the brain, or from a private code?",
+        f"Does a measured brain tell {_named(target)} too?",
         f"R² is {number(predicted)} from the predicted brain, {number(measured)} from a measured "
         f"one and {number(shuffled)} from a measured one shuffled in time. What only the predicted "
         "brain tells is smuggled past the brain.",

@@ -66,6 +66,18 @@ def volumes_path(out: Path) -> Path:
     return out.parent / f"volumes{contract.SUFFIX}"
 
 
+def has_volumes(scan: Scan, out: Path) -> bool:
+    """Whether a complete volumes store of this very scan lies beside a store."""
+    path = volumes_path(out)
+    if store.state(path) != "complete":
+        return False
+    volumes = store.open_store(path)
+    return (
+        list(volumes.subject.values) == list(scan.subjects)
+        and volumes.sizes["time"] == scan.clock.volumes
+    )
+
+
 def attrs_of(scan: Scan, recipe: Any, out: Path) -> dict[str, Any]:
     """Attributes of a BOLD store of this scan."""
     attrs = contract.store_attrs(
@@ -141,6 +153,7 @@ def series_plan(
         parts=list(parts),
         finish=finish,
         memory_bytes=_memory(size, len(units[0].voxel), source.grid.size, scan.clock.volumes),
+        problems=list(store.attributes(source.path).get("problems", [])),
     )
 
 

@@ -23,7 +23,7 @@ from sherlock_data.recipes import ParcelsRecipe
 from sherlock_data.representations import derived
 from sherlock_data.representations.series import Units
 from sherlock_data.scan import Scan
-from sherlock_data.store import StorePlan, state
+from sherlock_data.store import StorePlan
 
 
 def plan(scan: Scan, recipe: ParcelsRecipe, out: Path, catalog: Catalog) -> StorePlan:
@@ -56,7 +56,7 @@ def plan(scan: Scan, recipe: ParcelsRecipe, out: Path, catalog: Catalog) -> Stor
     atlas = load_atlas(name, catalog.atlas(name))
     attrs = {**derived.attrs_of(scan, recipe, out), "atlas": name}
     labels = atlas.on_grid(scan.header.grid)
-    if state(derived.volumes_path(out)) != "complete":
+    if not derived.has_volumes(scan, out):
         return derived.estimated_plan(scan, out, attrs, "parcel", len(atlas.index))
     source = derived.Source.open(derived.volumes_path(out), recipe.mask, scan.raw)
     units, ijk = units_of(atlas, labels, source.mask, source.grid)

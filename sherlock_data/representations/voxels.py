@@ -21,7 +21,7 @@ from sherlock_data.recipes import VoxelsRecipe
 from sherlock_data.representations import derived
 from sherlock_data.representations.series import Units
 from sherlock_data.scan import Scan
-from sherlock_data.store import Results, StorePlan, state
+from sherlock_data.store import Results, StorePlan
 
 
 def plan(scan: Scan, recipe: VoxelsRecipe, out: Path, catalog: Catalog) -> StorePlan:
@@ -45,7 +45,7 @@ def plan(scan: Scan, recipe: VoxelsRecipe, out: Path, catalog: Catalog) -> Store
     """
     attrs = derived.attrs_of(scan, recipe, out)
     path = derived.volumes_path(out)
-    if state(path) != "complete":
+    if not derived.has_volumes(scan, out):
         size = derived.expected_voxels(scan.header.grid) // recipe.coarsen**3
         return derived.estimated_plan(scan, out, attrs, "voxel", max(1, size))
     source = derived.Source.open(path, recipe.mask, scan.raw)

@@ -137,7 +137,7 @@ def test_a_killed_build_resumes_without_repeating_a_subject(raw, tmp_path, monke
 
     def dies_at_the_third(self, path, report):
         read.append(self.name)
-        if self.name == "sub-03" and read.count("sub-03") == 1:
+        if len(read) == 3:
             raise KeyboardInterrupt
         return whole(self, path, report)
 
@@ -148,7 +148,8 @@ def test_a_killed_build_resumes_without_repeating_a_subject(raw, tmp_path, monke
     with pytest.raises(StoreError, match="unfinished"):
         sd.open(out / "synth/volumes.zarr")
     build(scan, catalog, out, ["volumes"], Options(workers=1))
-    assert read == ["sub-01", "sub-02", "sub-03", "sub-03"]
+    assert sorted(read[:3]) == ["sub-01", "sub-02", "sub-03"]
+    assert read[3:] == [read[2]]
     fresh = tmp_path / "fresh"
     build(scan, catalog, fresh, ["volumes"], Options(workers=2))
     xr.testing.assert_identical(

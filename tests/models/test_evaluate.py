@@ -244,9 +244,11 @@ class TestVerdicts:
             pytest.param({}, "Does it decode the sound", PASSED, id="decoded"),
             pytest.param({PREDICTED: -0.1}, "Does it decode the sound", FAILED, id="not decoded"),
             pytest.param({PREDICTED: 0.03}, "Does it decode the sound", OPEN, id="barely decoded"),
-            pytest.param({}, "Is the sound decoded from the brain", PASSED, id="honest"),
-            pytest.param({MEASURED: 0.1}, "Is the sound decoded from the brain", OPEN, id="less"),
-            pytest.param({MEASURED: 0.0}, "Is the sound decoded from the brain", FAILED, id="code"),
+            pytest.param({}, "Does a measured brain tell the sound", PASSED, id="honest"),
+            pytest.param({MEASURED: 0.1}, "Does a measured brain tell the sound", OPEN, id="less"),
+            pytest.param(
+                {MEASURED: 0.0}, "Does a measured brain tell the sound", FAILED, id="code"
+            ),
         ],
     )
     def test_follow_from_the_numbers(self, evaluation: dict, question: str, state: str) -> None:
