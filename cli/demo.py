@@ -5,7 +5,6 @@ Runs the very commands a user would type, prints each, and ends with what they f
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Iterator
@@ -14,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+import xarray as xr
 from sherlock_cli import data, models, train
 from sherlock_cli.console import handled, notes, print_table, seconds, size
 
 from sherlock_data import store as stores
+from sherlock_models.evaluate import load_evaluation
+from sherlock_models.overview import write_overview
+from sherlock_models.planted import found, load_truth
+from sherlock_models.run import load
 
 ENTRY = "conv-parcels"
-TRAINING = ["--steps", "400", "--batch-size", "32", "--set", "width=0.25"]
+TRAINING = ["--batch-size", "32", "--set", "width=0.25", "--set", "learning_rate=0.003"]
+STEPS = {"tiny": 60, "demo": 400}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,7 +37,7 @@ def main(out: Path, size_name: str, steps: int | None) -> None:
     """Make raw files, build stores, train, evaluate and report in the folder OUT."""
     raw, built, run = out / "raw", out / "stores", out / "runs" / ENTRY
     catalog = ["--catalog", str(raw / "catalog.yaml")]
-    training = ["--steps", str(steps), *TRAINING[2:]] if steps else TRAINING
+    training = ["--steps", str(steps or STEPS[size_name]), *TRAINING]
     started = time.perf_counter()
     if not (raw / "catalog.yaml").exists():
         _step(data.main, "sherlock-data", "synth", raw, "--size", size_name)
@@ -44,9 +49,11 @@ def main(out: Path, size_name: str, steps: int | None) -> None:
         _step(train.main, "sherlock-train", ENTRY, *target, *catalog, *training)
     _step(models.main, "sherlock-models", "evaluate", run)
     _step(models.main, "sherlock-models", "report", run, "--truth", raw / "truth.zarr")
+    picture = write_overview(load(run))
     _print_stores(built / "synth")
-    _print_scores(json.loads((run / "evaluation.json").read_text()), raw / "truth.zarr", run)
+    _print_scores(*load_evaluation(run), load_truth(raw / "truth.zarr"))
     notes.print(f"{seconds(time.perf_counter() - started)} in all")
+    notes.print(f"a picture: {picture}", soft_wrap=True)
     notes.print(f"the page: {run / 'report.html'}", soft_wrap=True)
 
 
@@ -76,31 +83,30 @@ def _print_stores(folder: Path) -> None:
     )
 
 
-def _print_scores(evaluation: dict[str, Any], truth: Path, run: Path) -> None:
+def _print_scores(evaluation: dict[str, Any], arrays: xr.Dataset, truth: xr.Dataset) -> None:
     """Print the few numbers that tell a good model from none, on held-out blocks."""
     rows = {(r["predictor"], r["target"], r["metric"]): r["value"] for r in evaluation["rows"]}
     wanted = [
-        ("brain r over time", "model", ("brain", "r")),
-        ("brain r, delayed ridge", "delayed-ridge", ("brain", "r")),
-        ("movie PSNR, dB", "model", ("video", "psnr")),
-        ("movie PSNR of the mean frame, dB", "mean-frame", ("video", "psnr")),
-        ("movie R2 from the predicted brain", "model", ("video", "r2")),
-        ("movie R2 from the measured brain", "model/measured-brain", ("video", "r2")),
-        ("sound R2 from the predicted brain", "model", ("audio", "r2")),
+        ("brain: r over time, model", "model", "brain", "r"),
+        ("brain: r over time, delayed ridge", "delayed-ridge", "brain", "r"),
+        ("brain: R2, model (the mean scores 0)", "model", "brain", "r2"),
+        ("movie: PSNR in dB, model", "model", "video", "psnr"),
+        ("movie: PSNR in dB, mean frame", "mean-frame", "video", "psnr"),
+        ("movie: R2 from the predicted brain", "model", "video", "r2"),
+        ("movie: R2 from one measured brain", "model/measured-brain", "video", "r2"),
+        ("sound: R2 from the predicted brain", "model", "audio", "r2"),
+        ("sound: R2 from one measured brain", "model/measured-brain", "audio", "r2"),
     ]
-    table = [[label, _number(rows.get((who, *what)))] for label, who, what in wanted]
-    canary = evaluation["canary"]
+    table = [[label, _number(rows.get(tuple(key)))] for label, *key in wanted]
     table += [
-        ["time index alone, r under --split block", _number(canary["block"])],
-        ["time index alone, r under --split random", _number(canary["random"])],
+        [f"time index alone: brain r under --split {kind}", _number(evaluation["canary"][kind])]
+        for kind in ("block", "random")
     ]
     print_table("On held-out blocks", ["", "value"], table, numeric=[1])
-    from sherlock_models.planted import found
-
     print_table(
-        "Planted regions found (held-out r above chance, FDR .05)",
+        "Planted regions found (held-out r above chance, FDR .05; of 'none', false alarms)",
         ["modality", "found", "of"],
-        [[row["modality"], row["found"], row["total"]] for row in found(run, truth)],
+        [[row.modality, row.found, row.total] for row in found(arrays, truth)],
         numeric=[1, 2],
     )
 

@@ -19,6 +19,9 @@ from sherlock_data.contract import created_by
 from sherlock_data.errors import ConfigError, did_you_mean
 from sherlock_models.sizes import Sizes
 
+#: default weight of the brain term: at 1 the encoder shouts (the predicted brain grows until its
+#: error exceeds the mean's) to be heard through the noisy channel; see docs/adr/0004
+BRAIN_WEIGHT = 5.0
 #: what `brain=` may say beside the name of a store
 BRAIN_ALIASES = {"grid": "volumes"}
 
@@ -68,7 +71,8 @@ class RunConfig(BaseModel):
     brain_noise, brain_forcing
         The noisy brain channel of training (`sherlock_models.channel`).
     weights : dict
-        Weight of each loss term (`brain`, `video`, ...); 1 where it is not named.
+        Weight of each loss term (`brain`, `video`, ...); where it is not named, ``BRAIN_WEIGHT``
+        for the brain and 1 for a stimulus.
     width : float
         Factor on every hidden layer.
     validate_every : int or None
@@ -112,7 +116,7 @@ class RunConfig(BaseModel):
 
     brain_noise: Literal["residual", "independent", "0"] = "residual"
     brain_forcing: float = Field(default=0.5, ge=0, le=1)
-    weights: dict[str, float] = Field(default_factory=dict)
+    weights: dict[str, float] = Field(default_factory=dict, validate_default=True)
     width: float = Field(default=1.0, gt=0)
 
     validate_every: int | None = Field(default=None, gt=0)
@@ -157,7 +161,7 @@ class RunConfig(BaseModel):
     def _weights(cls, value: dict[str, float]) -> dict[str, float]:
         if any(weight < 0 for weight in value.values()):
             raise ValueError("a weight below 0 would reward errors")
-        return value
+        return {"brain": BRAIN_WEIGHT, **value}
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -234,6 +238,11 @@ def settable(entry: ModelEntry) -> list[str]:
     known = ARCHITECTURES.get(entry.architecture)
     theirs = known.options.model_fields if known else entry.options
     return [*own, *(name for name in theirs if name not in (*own, "subject_embedding"))]
+
+
+def _absolute(data: str | Path) -> str:
+    """Return a path that means the same from every folder; a URL does already."""
+    return str(data) if "://" in str(data) else str(Path(data).resolve())
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -335,7 +344,7 @@ def resolve(
         {
             "entry": entry,
             "architecture": model.architecture,
-            "data": str(data),
+            "data": _absolute(data),
             "catalog": None if catalog is None else str(catalog),
             "versions": versions(),
             **settings,

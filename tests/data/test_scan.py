@@ -200,7 +200,7 @@ def test_repetition_time(
     assert scan.catalogue_repetition_time_s == catalogue
     assert codes(scan) == problems
     if problems:
-        assert "1 s" in scan.problems[0].message
+        assert "1.0 s" in scan.problems[0].message
         assert "1.5 s" in scan.problems[0].message
 
 
