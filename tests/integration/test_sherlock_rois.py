@@ -57,16 +57,20 @@ def stores(real, tmp_path_factory):
     return folder / "stores" / "rois"
 
 
-@pytest.fixture(scope="module")
-def evaluation(stores, tmp_path_factory):
-    config = configure(
-        "dense-voxels",
-        stores,
-        options={"stimulus": ["annotations"], "width": 0.02, "steps": 600, "learning_rate": 2e-3},
-    )
+@pytest.fixture(scope="module", params=["none", "mean"], ids=["each-subject", "mean-of-subjects"])
+def evaluation(request, stores, tmp_path_factory):
+    """Folder of an evaluated run; 49 labels and 4 ROIs need a twentieth of the entry's width."""
+    options = {
+        "stimulus": ["annotations"],
+        "subject": request.param,
+        "width": 0.05,
+        "steps": 200,
+        "learning_rate": 3e-4,
+    }
     out = tmp_path_factory.mktemp("run") / "dense"
-    fit(config, out)
-    return evaluate.evaluate(load(out)), out
+    fit(configure("dense-voxels", stores, options=options), out)
+    evaluate.evaluate(load(out))
+    return out, {"none": 0.3, "mean": 0.5}[request.param]
 
 
 def test_the_stores_hold_the_series_and_know_the_bad_tail(stores):
@@ -86,15 +90,16 @@ def test_the_tail_of_subject_5_is_never_a_sample(stores):
 
 
 def test_the_model_is_as_good_as_delayed_ridge_in_early_auditory_cortex(evaluation):
-    arrays = evaluate.load_evaluation(evaluation[1])[1]
+    folder, at_least = evaluation
+    arrays = evaluate.load_evaluation(folder)[1]
     names = [str(name) for name in arrays.predictor.values]
     r = arrays.r.values
     model, ridge = (r[names.index(name), AUDITORY] for name in ("model", "delayed-ridge"))
+    assert ridge > at_least
     assert model > ridge - 0.1, f"model {model:.2f}, ridge {ridge:.2f}"
-    assert ridge > 0.4
 
 
 def test_the_time_index_knows_nothing_of_held_out_blocks(evaluation):
-    document = json.loads((evaluation[1] / "evaluation.json").read_text())
+    document = json.loads((evaluation[0] / "evaluation.json").read_text())
     assert abs(document["canary"]["block"]) < 0.1
     assert document["canary"]["random"] > 0.5

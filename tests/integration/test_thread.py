@@ -69,6 +69,7 @@ def test_help_is_quick_to_write(command):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_demo_finds_what_was_planted(tmp_path):
     """Acceptance of the demo itself: better than the mean frame and the mean brain."""
     demo.main(args=[str(tmp_path / "demo")], standalone_mode=False)
