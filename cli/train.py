@@ -54,6 +54,7 @@ def main(
     sherlock-train --resume runs/conv-parcels
     """
     from sherlock_models import config, run, train
+    from sherlock_models.settings import parse_settings
 
     given = {key: value for key, value in options.items() if value is not None}
     if gpus and processes:
@@ -65,7 +66,7 @@ def main(
     else:
         if entry is None or data is None:
             raise click.UsageError("name an ENTRY and its --data, or a run to --resume")
-        given = {**config.parse_settings(settings), **given}
+        given = {**parse_settings(settings), **given}
         settled = config.resolve(entry, data, catalog=catalog, options=given)
         path = out or _free(Path("runs"), entry)
         train.check_new(path)

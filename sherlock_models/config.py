@@ -7,7 +7,7 @@ later changes nothing about a run; the stores it read are named by their fingerp
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,54 +243,6 @@ def settable(entry: ModelEntry) -> list[str]:
 def _absolute(data: str | Path) -> str:
     """Return a path that means the same from every folder; a URL does already."""
     return str(data) if "://" in str(data) else str(Path(data).resolve())
-
-
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Read `--set key=value` arguments.
-
-    Parameters
-    ----------
-    settings : sequence of str
-        `key=value`, the value in YAML (`1e-4`, `true`, `[0, 1]`) or a list with commas (`0,1,2`).
-        `weights.video=2` sets one member of a mapping.
-
-    Raises
-    ------
-    ConfigError
-        If one has no `=`, or no key or no value.
-    """
-    parsed: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not (key.strip() and equals and text.strip()):
-            raise ConfigError(
-                f"'{setting}' is no setting", where="--set", remedy="write --set key=value"
-            )
-        outer, _, inner = key.strip().partition(".")
-        if inner:
-            parsed.setdefault(outer, {})[inner] = _value(text)
-        else:
-            parsed[outer] = _value(text)
-    return parsed
-
-
-def _value(text: str) -> Any:
-    text = text.strip()
-    if "," in text and text[0] not in "[{":
-        return [_value(part) for part in text.split(",") if part.strip()]
-    try:
-        return float(text) if _is_exponent(text) else yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def _is_exponent(text: str) -> bool:
-    """YAML 1.1 reads `1e-4` as text; people do not."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "e" in text.lower() and not text.lower().startswith(("inf", "nan"))
 
 
 def resolve(

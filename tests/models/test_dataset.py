@@ -14,10 +14,10 @@ from sherlock_data.errors import ConfigError, StoreError
 from sherlock_models.config import (
     RunConfig,
     load_config,
-    parse_settings,
     resolve,
 )
 from sherlock_models.dataset import SIDES, load_data, sizes_of
+from sherlock_models.settings import parse_settings
 from sherlock_models.stimuli import feature_names
 
 Configure = Callable[..., RunConfig]
