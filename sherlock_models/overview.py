@@ -49,9 +49,9 @@ def write_overview(run: Run) -> Path:
     if "video" not in arrays:
         raise ConfigError("its stimulus has no pictures", where=run.path, remedy="use the report")
     figure = Figure(figsize=(11, 6.2), layout="constrained", facecolor="white")
-    film, brain = np.atleast_1d(figure.subfigures(2, 1, height_ratios=[1.7, 1]))
-    _draw_film(film, arrays)
-    _draw_brain(brain, arrays, run)
+    grid = figure.add_gridspec(2, 1, height_ratios=[1.7, 1])
+    _draw_film(figure.add_subfigure(grid[0]), arrays)
+    _draw_brain(figure.add_subfigure(grid[1]), arrays, run)
     path = run.path / FILE
     temporary = path.with_suffix(f".{os.getpid()}.png")
     figure.savefig(temporary, dpi=100)
