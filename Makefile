@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint clean
 
 demo: $(READY)  ## the whole way on made-up data with a known answer: scans -> stores -> model -> page
 	$(BIN)/python -m sherlock_cli.demo demo
