@@ -27,13 +27,13 @@ _out = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sherlock-zoo")
 def main() -> None:
-    r"""Turn NIfTI scans and their movie into labelled Zarr stores.
+    """Turn NIfTI scans and their movie into labelled Zarr stores.
 
     \b
     sherlock-data synth raw --size demo
     sherlock-data inspect synth --catalog raw/catalog.yaml
     sherlock-data build synth --catalog raw/catalog.yaml --out stores
-    """
+    """  # noqa: D301 - click's mark for text that keeps its lines
 
 
 @main.command("list")

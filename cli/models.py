@@ -17,14 +17,14 @@ _run = click.argument("run", type=click.Path(path_type=Path))
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sherlock-zoo")
 def main() -> None:
-    r"""Look at the zoo, judge a run, and show what it decodes.
+    """Look at the zoo, judge a run, and show what it decodes.
 
     \b
     sherlock-models list
     sherlock-models show runs/conv-parcels
     sherlock-models evaluate runs/conv-parcels
     sherlock-models report runs/conv-parcels
-    """
+    """  # noqa: D301 - click's mark for text that keeps its lines
 
 
 @main.command("list")

@@ -47,12 +47,12 @@ def main(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Train ENTRY on a dataset's stores, or go on with a run.
+    """Train ENTRY on a dataset's stores, or go on with a run.
 
     \b
     sherlock-train conv-parcels --data stores/sherlock --steps 1000
     sherlock-train --resume runs/conv-parcels
-    """
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models import config, run, train
     from sherlock_models.settings import parse_settings
 
