@@ -27,6 +27,9 @@ GAP_TRS = 10
 #: a held-out stretch is cut in several only while each keeps this many TRs
 LONGEST_BLOCK_TRS = 60
 
+#: BOLD is standardised by the training TRs of its run: with fewer than these the run trains nobody
+LEAST_TRAINING_TRS = 20
+
 RANDOM_WARNING = (
     "a random split lets a model that sees only the time index do well, since neighbouring TRs "
     "resemble each other: its scores say nothing about the stimulus; use --split block"
@@ -128,6 +131,7 @@ def make_split(
     if kind != "random":
         _widen_gaps(side, clock, usable, gap_trs)
     _keep_copies_together(side, clock, repeats)
+    _drop_stubs(side, clock, usable)
     trs = {code: np.flatnonzero((side == code) & usable) for code in range(4)}
     train_subjects, test_subjects = _subjects(kind, tuple(subjects), fold)
     split = Split(
@@ -241,6 +245,22 @@ def _keep_copies_together(
             found[:, mixed] = np.where(found[:, mixed] == code, code, _GAP)
         found[:, (found == _GAP).any(axis=0) & (found == _FREE).any(axis=0)] = _GAP
         side[copies] = found
+
+
+def _drop_stubs(side: NDArray[np.int8], clock: Clock, usable: BoolArray) -> None:
+    """Give a run's last few training TRs to nobody: mean and standard deviation need more.
+
+    The run then counts as wholly held out. Where no run has enough, each keeps what it has.
+    """
+    training = {
+        run.name: (side[clock.run_slice(run.name)] == _FREE) & usable[clock.run_slice(run.name)]
+        for run in clock.runs
+    }
+    if all(trs.sum() < LEAST_TRAINING_TRS for trs in training.values()):
+        return
+    for name, trs in training.items():
+        if trs.sum() < LEAST_TRAINING_TRS:
+            side[clock.run_slice(name)][trs] = _GAP
 
 
 def _subjects(

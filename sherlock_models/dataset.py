@@ -290,7 +290,10 @@ def load_data(config: RunConfig) -> MovieBrainData:
         brains = standardise(*average(brains), clock, train, used)
         subjects = (MEAN_SUBJECT,)
         split = replace(split, train_subjects=subjects, test_subjects=subjects)
-    scales = {name: fit_scale(t.values, split.train, t.is_video) for name, t in tables.items()}
+    scales = {
+        name: fit_scale(table.values, split.train, table.is_video, name.startswith("audio"))
+        for name, table in tables.items()
+    }
     return MovieBrainData(
         clock=clock,
         subjects=subjects,

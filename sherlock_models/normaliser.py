@@ -20,6 +20,8 @@ from sherlock_data.errors import ConfigError
 _BLOCK_TRS = 64
 #: a feature whose standard deviation is below this share of its size does not vary
 _CONSTANT = 1e-6
+#: of the root mean square of all features' standard deviations
+_LEAST_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class Scale:
         return values * self.scale + self.mean
 
 
-def fit_scale(values: Tensor, trs: NDArray[np.int64], one_scale: bool) -> Scale:
+def fit_scale(
+    values: Tensor, trs: NDArray[np.int64], one_scale: bool, one_unit: bool = False
+) -> Scale:
     """Fit the units of one stimulus on `trs`.
 
     Parameters
@@ -56,7 +60,11 @@ def fit_scale(values: Tensor, trs: NDArray[np.int64], one_scale: bool) -> Scale:
     trs : ndarray of int64
         Training TRs.
     one_scale : bool
-        One scale for everything (video), or one per feature.
+        One scale for everything (video), or one per feature: its standard deviation.
+    one_unit : bool
+        The features share a unit (dB): none is divided by less than a twentieth of their root mean
+        square. A band that is silent in training would else be divided by next to nothing
+        wherever it sounds.
     """
     total = torch.zeros(values.shape[1:], dtype=torch.float64)
     square = torch.zeros_like(total)
@@ -66,7 +74,10 @@ def fit_scale(values: Tensor, trs: NDArray[np.int64], one_scale: bool) -> Scale:
     for start in range(0, len(trs), _BLOCK_TRS):
         square += (_block(values, trs, start) - mean).square().sum(0)
     variance = square / len(trs)
-    scale = variance.mean().sqrt() if one_scale else variance.sqrt()
+    overall = variance.mean().sqrt()
+    scale = overall if one_scale else variance.sqrt()
+    if one_unit:
+        scale = scale.clamp(min=_LEAST_SHARE * overall)
     size = mean.abs().amax() if one_scale else mean.abs()
     varies = scale > _CONSTANT * size
     return Scale(mean.float(), torch.where(varies, scale, 1.0).float())

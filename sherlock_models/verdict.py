@@ -13,6 +13,8 @@ LEAKING_R = 0.1
 #: since a measured brain is noisier than any prediction
 HONEST_SHARE = 0.5
 
+#: r from which a comparison with ridge says anything
+LEAST_R = 0.02
 #: R² from which a decoded stimulus counts as better than the mean
 LEAST_R2 = 0.01
 
@@ -78,7 +80,7 @@ def verdicts(document: dict[str, Any]) -> list[Verdict]:
         `evaluation.json`.
     """
     table = Table(document["rows"])
-    found = [_brain(table), _ridge(table), _canary(document)]
+    found = [_brain(table, document["split"]), _ridge(table), _canary(document)]
     for target in table.targets():
         if target != "brain":
             found.append(_movie(table, target))
@@ -90,7 +92,7 @@ def _judge(passed: bool | None) -> str:
     return OPEN if passed is None else PASSED if passed else FAILED
 
 
-def _brain(table: Table) -> Verdict:
+def _brain(table: Table, split: str) -> Verdict:
     row, share = table.row(PREDICTED, "brain", "r"), table.row(PREDICTED, "brain", "significant")
     low, found = row.get("low"), share.get("value")
     passed = None if low is None or found is None else low > 0 and found > 0
@@ -100,7 +102,7 @@ def _brain(table: Table) -> Verdict:
         else (f"; {found:.0%} of {share['n']} units are above a phase-randomised null (FDR 0.05)")
     )
     return Verdict(
-        "Does it predict brains it has not seen?",
+        f"Does it predict {'people' if split == 'subject' else 'moments'} it has not seen?",
         f"Held-out r over time is {with_interval(row)} on average over {row.get('n', 0)} units"
         f"{significant}. The mean brain predicts no change at all.",
         _judge(passed),
@@ -111,7 +113,7 @@ def _ridge(table: Table) -> Verdict:
     model, ridge = (table.row(name, "brain", "r") for name in (PREDICTED, "delayed-ridge"))
     ours, theirs, low = model.get("value"), ridge.get("value"), ridge.get("low")
     passed = None
-    if ours is not None and theirs is not None:
+    if ours is not None and theirs is not None and max(ours, theirs) >= LEAST_R:
         passed = ours >= (theirs if low is None else low)
     return Verdict(
         "Does it keep up with a linear map?",
@@ -131,7 +133,7 @@ def _canary(document: dict[str, Any]) -> Verdict:
         f"This run holds out TRs by '{kind}'. A model that knows nothing but the time {honest} "
         f"over the folds of 'block' (it must stay below {LEAKING_R}), and r {number(random)} under "
         "'random', where neighbouring TRs lie on both sides.",
-        _judge(not leaking),
+        _judge(False if leaking else None if block is None else True),
     )
 
 
@@ -160,7 +162,7 @@ def _smuggling(table: Table, target: str) -> Verdict:
         table.value(name, target, "r2") for name in (PREDICTED, MEASURED, SHUFFLED)
     )
     state = OPEN
-    if predicted is not None and measured is not None and predicted > 0:
+    if predicted is not None and measured is not None and predicted > LEAST_R2:
         if measured <= max(shuffled or 0.0, 0.0):
             state = FAILED
         elif measured >= HONEST_SHARE * predicted:
@@ -168,8 +170,12 @@ def _smuggling(table: Table, target: str) -> Verdict:
     return Verdict(
         f"Does a measured brain tell {_named(target)} too?",
         f"R² is {number(predicted)} from the predicted brain, {number(measured)} from a measured "
-        f"one and {number(shuffled)} from a measured one shuffled in time. What only the predicted "
-        "brain tells is smuggled past the brain.",
+        f"one and {number(shuffled)} from a measured one shuffled in time. "
+        + (
+            "There is nothing to smuggle yet."
+            if state == OPEN and (predicted is None or predicted <= LEAST_R2)
+            else "What only the predicted brain tells is smuggled past the brain."
+        ),
         state,
     )
 

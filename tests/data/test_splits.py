@@ -77,6 +77,20 @@ def test_every_usable_tr_is_tested_once_over_the_folds(kind):
     assert np.array_equal(np.sort(tested), np.flatnonzero(usable))
 
 
+@pytest.mark.parametrize("fold", range(5))
+def test_no_run_trains_on_a_handful_of_trs(fold):
+    clock = clock_of(60, 60)
+    split = split_of("block", clock, fold=fold)
+    runs, counts = np.unique(clock.run_of_tr()[split.train].astype(str), return_counts=True)
+    assert len(runs) >= 1
+    assert (counts >= 20).all()
+
+
+def test_where_no_run_has_enough_each_keeps_what_it_has():
+    clock = clock_of(48)
+    assert 0 < len(split_of("block", clock, fold=0).train) < 20
+
+
 def test_sides_are_disjoint_and_complete():
     clock = clock_of(300, 300)
     split = split_of("block", clock, fold=2)

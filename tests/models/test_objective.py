@@ -14,6 +14,7 @@ import xarray as xr
 from sherlock_models.batch import Batch
 from sherlock_models.config import RunConfig
 from sherlock_models.dataset import MovieBrainData, load_data
+from sherlock_models.normaliser import fit_scale
 from sherlock_models.objective import Objective, fit_objective
 from sherlock_models.output import Output
 from sherlock_models.sampler import rank_share
@@ -116,3 +117,15 @@ def test_a_better_prediction_scores_less(data: MovieBrainData):
     near = replace(the_mean(batch), brain=0.5 * batch.brain)
     objective = fit_objective(data, {})
     assert score(objective, near, batch)[0] < score(objective, the_mean(batch), batch)[0]
+
+
+def test_a_band_that_is_silent_in_training_is_not_divided_by_nothing():
+    """Twenty bands of 6 dB, one that moves by a thousandth of that until the movie is held out."""
+    generator = torch.Generator().manual_seed(0)
+    bands = 6 * torch.randn(100, 20, generator=generator) - 40
+    bands[:80, 3] = -90 + 0.006 * torch.randn(80, generator=generator)
+    trs = np.arange(80)
+    held_out = fit_scale(bands, trs, one_scale=False, one_unit=True).forward(bands[80:].clone())
+    assert held_out[:, 3].abs().max() < 300
+    free = fit_scale(bands, trs, one_scale=False).forward(bands[80:].clone())
+    assert free[:, 3].abs().max() > 3000
