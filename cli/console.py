@@ -22,9 +22,9 @@ from sherlock_data.errors import SherlockError
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: for people
-notes = Console(stderr=True, highlight=False)
+notes = Console(stderr=True, highlight=False, markup=False)
 #: for results
-results = Console(highlight=False)
+results = Console(highlight=False, markup=False)
 
 
 def handled(command: F) -> F:
@@ -36,13 +36,21 @@ def handled(command: F) -> F:
         logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
         try:
             return command(*args, **kwargs)
-        except SherlockError as error:
+        except (SherlockError, OSError) as error:
             if debug:
                 raise
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {_line(error)}", err=True)
             raise SystemExit(1) from None
 
     return wrapper  # type: ignore[return-value]
+
+
+def _line(error: SherlockError | OSError) -> str:
+    """Say in one line what the system refused: a read-only folder, a path through a file."""
+    if isinstance(error, SherlockError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; check the path and its permissions"
 
 
 def json_option(command: F) -> F:

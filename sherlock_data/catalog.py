@@ -40,7 +40,7 @@ class RunEntry(_Entry):
     name: str
     volumes: int | None = Field(default=None, gt=0)
     movie: str | None = None
-    movie_start_s: float = 0.0
+    movie_start_s: float = Field(default=0.0, allow_inf_nan=False)
 
 
 class Repeat(_Entry):
@@ -54,8 +54,8 @@ class DatasetEntry(_Entry):
     """A dataset: where its files are, and what no header can be trusted to say."""
 
     title: str = ""
-    repetition_time_s: float | None = Field(default=None, gt=0)
-    lag_s: float = 0.0
+    repetition_time_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    lag_s: float = Field(default=0.0, allow_inf_nan=False)
     space: str = "MNI152"
     repeats: tuple[Repeat, ...] = ()
     bold: str
@@ -280,7 +280,7 @@ def _refusal(
     found = first.get("input")
     shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
     message = first["msg"].removeprefix("Value error, ")
-    return CatalogError(f"{where}: {message}{shown}", where=name)
+    return CatalogError(f"{where}: {message}{shown}", where=name, remedy="correct this key")
 
 
 def _fields_at(model: type[BaseModel], loc: list[Any]) -> list[str]:

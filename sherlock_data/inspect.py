@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sherlock_data import nifti
 from sherlock_data.quality import Problem, VolumeCheck
@@ -255,7 +255,7 @@ def render(document: Document, console: Console) -> None:
 
 
 def _timing_table(document: Document) -> Table:
-    table = Table("TR", "seconds", title=escape(document["dataset"]), title_justify="left")
+    table = Table("TR", "seconds", title=Text(document["dataset"]), title_justify="left")
     for source, value in document["repetition_time_s"].items():
         table.add_row(source, "none" if value is None else str(value))
     return table
@@ -269,10 +269,10 @@ def _runs_table(rows: list[Document]) -> Table:
     for row in rows:
         length = row["movie_seconds"]
         table.add_row(
-            escape(row["run"]),
+            Text(row["run"]),
             f"{row['volumes']:,}",
             f"{row['seconds']:,.6g}",
-            escape(row["movie"] or "none"),
+            Text(row["movie"] or "none"),
             "" if length is None else f"{length:,.2f}",
             row["fits_movie"] or "",
         )
@@ -290,7 +290,7 @@ def _subjects_table(rows: list[Document]) -> Table:
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         table.add_row(
             row["subject"],
-            escape(files[0] + more),
+            Text(files[0] + more),
             f"{row['volumes']:,}",
             ", ".join(f"{first} to {last}" for first, last in row["constant_volumes"]),
         )
@@ -298,7 +298,7 @@ def _subjects_table(rows: list[Document]) -> Table:
 
 
 def _file_table(row: Document) -> Table:
-    table = Table(show_header=False, title=escape(row["file"]), title_justify="left")
+    table = Table(show_header=False, title=Text(row["file"]), title_justify="left")
     table.add_column()
     table.add_column(overflow="fold")
     for key, value in row.items():
@@ -309,7 +309,7 @@ def _file_table(row: Document) -> Table:
         else:
             text = "none" if value is None else str(value)
         if key != "file":
-            table.add_row(key.replace("_", " "), escape(text))
+            table.add_row(key.replace("_", " "), Text(text))
     return table
 
 
@@ -321,5 +321,5 @@ def _render_problems(problems: list[dict[str, str]], console: Console) -> None:
     for column in ("code", "where", "message"):
         table.add_column(column, overflow="fold")
     for problem in problems:
-        table.add_row(*(escape(problem[key]) for key in ("code", "where", "message")))
+        table.add_row(*(Text(problem[key]) for key in ("code", "where", "message")))
     console.print(table)

@@ -95,7 +95,7 @@ def render_path(documents: list[dict[str, Any]], console: Console) -> None:
     """Print the description of each store for people."""
     for document in documents:
         attrs = document["attrs"]
-        console.print(f"[bold]{document['store']}[/bold]  {document['path']}", soft_wrap=True)
+        console.print(f"{document['store']}  {document['path']}", style="bold", soft_wrap=True)
         dims = ", ".join(f"{dim} {n:,}" for dim, n in document["dims"].items())
         console.print(f"  dims: {dims}; {document['bytes'] / 1e6:,.1f} MB on disk")
         table = Table(box=None, padding=(0, 2))

@@ -19,14 +19,19 @@ TIMES = "input-times.json"
 
 
 def describe_file(path: Path, name: str | None = None) -> dict[str, Any]:
-    """Return ``name``, ``path`` and ``bytes`` of an input file, without reading it."""
+    """Return ``name``, ``path``, ``bytes``, ``modified_ns`` of an input file, unread."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         raise InputError(
             f"cannot be read ({error.strerror})", where=path, remedy="check --raw"
         ) from error
-    return {"name": name or path.name, "path": str(path), "bytes": size}
+    return {
+        "name": name or path.name,
+        "path": str(path),
+        "bytes": status.st_size,
+        "modified_ns": status.st_mtime_ns,
+    }
 
 
 def sha256_of(path: Path) -> str:
@@ -37,6 +42,8 @@ def sha256_of(path: Path) -> str:
 
 def completed_inputs(plan: StorePlan, results: dict[str, Results]) -> list[dict[str, Any]]:
     """Return the inputs with their hashes: those computed on the way, the others now."""
+    for item in plan.inputs:
+        _check_unchanged(item)
     on_the_way = {
         key.removeprefix("sha256/"): str(value)
         for part in results.values()
@@ -53,6 +60,15 @@ def completed_inputs(plan: StorePlan, results: dict[str, Results]) -> list[dict[
         }
         for item in plan.inputs
     ]
+
+
+def _check_unchanged(item: dict[str, Any]) -> None:
+    if item.get("sha256"):
+        return
+    path = Path(item["path"])
+    now = describe_file(path)
+    if (now["bytes"], now["modified_ns"]) != (item["bytes"], item["modified_ns"]):
+        raise InputError("changed while it was read", where=path, remedy="build again")
 
 
 def differences(plan: StorePlan) -> list[str]:
@@ -95,11 +111,7 @@ def _same_content(item: dict[str, Any], sha256: str, times: dict[str, int]) -> b
 
 def remember_times(plan: StorePlan) -> None:
     """Note when each input last changed; a side file, since a copy of a store knows no times."""
-    times = {
-        item["name"]: Path(item["path"]).stat().st_mtime_ns
-        for item in plan.inputs
-        if not item.get("sha256")
-    }
+    times = {item["name"]: item["modified_ns"] for item in plan.inputs if not item.get("sha256")}
     stores.write_bytes(stores.place(plan.path), TIMES, json.dumps(times).encode())
 
 

@@ -151,6 +151,7 @@ def resolve(name: str, entry: DatasetEntry, raw: str | Path, *, strict: bool = T
     runs = run_lengths(entry, declared, files, headers, found)
     _missing_runs(runs, files, found)
     clock, movies = _movies(Clock(used, runs), raw, found)
+    clock.lag_in_trs(entry.lag_s)
     return Scan(
         dataset=name,
         clock=clock,

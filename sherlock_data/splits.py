@@ -28,7 +28,7 @@ GAP_TRS = 10
 LONGEST_BLOCK_TRS = 60
 
 #: BOLD is standardised by the training TRs of its run: with fewer than these the run trains nobody
-LEAST_TRAINING_TRS = 20
+LEAST_TRAINING_TRS = 10
 
 RANDOM_WARNING = (
     "a random split lets a model that sees only the time index do well, since neighbouring TRs "
@@ -115,7 +115,7 @@ def make_split(
     if kind not in KINDS:
         raise ConfigError(f"no split '{kind}'", where="--split", remedy=did_you_mean(kind, KINDS))
     runs = _runs_with_stimulus(clock, usable)
-    folds = folds or (len(runs) if kind == "run" else round(1 / TEST))
+    folds = len(runs) if kind == "run" and runs else folds or round(1 / TEST)
     if not 0 <= fold < folds:
         raise ConfigError(
             f"fold {fold} of {folds}", where="--fold", remedy=f"folds are 0 to {folds - 1}"
@@ -130,10 +130,10 @@ def make_split(
         side = _blocks(usable, stretches, fold, folds, gap_trs)
     if kind != "random":
         _widen_gaps(side, clock, usable, gap_trs)
-    _keep_copies_together(side, clock, repeats)
+    _keep_copies_together(side, clock, repeats, gap_trs)
     _drop_stubs(side, clock, usable)
     trs = {code: np.flatnonzero((side == code) & usable) for code in range(4)}
-    train_subjects, test_subjects = _subjects(kind, tuple(subjects), fold)
+    train_subjects, test_subjects = _subjects(kind, tuple(subjects), fold, folds)
     split = Split(
         kind=kind,
         fold=fold,
@@ -228,12 +228,15 @@ def _near(held: BoolArray, gap_trs: int) -> BoolArray:
 
 
 def _keep_copies_together(
-    side: NDArray[np.int8], clock: Clock, repeats: Sequence[tuple[int, Mapping[str, int]]]
+    side: NDArray[np.int8],
+    clock: Clock,
+    repeats: Sequence[tuple[int, Mapping[str, int]]],
+    gap_trs: int,
 ) -> None:
     """Give every copy of a repeated TR to one side, or to nobody where copies disagree.
 
-    The gaps travel too: a training copy beside the copy of a held-out TR would be as close to it
-    as a neighbour.
+    The gaps travel too, within the copies and beyond them: a training TR beside the copy of a
+    held-out one is as close to it as a neighbour, and its delays would read the copy.
     """
     for volumes, at in repeats:
         first = [clock.run_slice(run).start + start for run, start in at.items()]
@@ -243,6 +246,11 @@ def _keep_copies_together(
             held = (found == code).any(axis=0)
             mixed = held & (found != code).any(axis=0)
             found[:, mixed] = np.where(found[:, mixed] == code, code, _GAP)
+            for run, start in zip(at, first, strict=True):
+                part, shadow = side[clock.run_slice(run)], np.zeros(len(side), dtype=bool)
+                shadow[start + np.flatnonzero(held)] = True
+                near = _near(shadow[clock.run_slice(run)], gap_trs)
+                part[near & (part == _FREE)] = _GAP
         found[:, (found == _GAP).any(axis=0) & (found == _FREE).any(axis=0)] = _GAP
         side[copies] = found
 
@@ -264,7 +272,7 @@ def _drop_stubs(side: NDArray[np.int8], clock: Clock, usable: BoolArray) -> None
 
 
 def _subjects(
-    kind: str, subjects: tuple[str, ...], fold: int
+    kind: str, subjects: tuple[str, ...], fold: int, folds: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if kind != "subject":
         return subjects, subjects
@@ -274,8 +282,7 @@ def _subjects(
             where="--split subject",
             remedy="use --split block",
         )
-    n_test = max(1, round(TEST * len(subjects)))
-    held = {(fold * n_test + i) % len(subjects) for i in range(n_test)}
+    held = {i for i in range(len(subjects)) if i % folds == fold % min(folds, len(subjects))}
     return (
         tuple(s for i, s in enumerate(subjects) if i not in held),
         tuple(s for i, s in enumerate(subjects) if i in held),

@@ -82,8 +82,9 @@ def _may_exist(path: str | Path) -> bool:
 
 
 def identity(plan: StorePlan) -> dict[str, Any]:
-    """Return what makes two builds the same: recipe, clock, and the size of every input."""
-    inputs = [{"name": i["name"], "bytes": i["bytes"]} for i in plan.inputs]
+    """Return what makes two builds the same: recipe, clock, and inputs that did not change."""
+    told_by = ("name", "bytes", "modified_ns", "sha256")
+    inputs = [{key: item.get(key) for key in told_by} for item in plan.inputs]
     keys = ("recipe", "runs", "repetition_time_s", "lag_s", "space")
     return {**{key: plan.attrs.get(key) for key in keys}, "inputs": inputs}
 

@@ -6,6 +6,7 @@ later changes nothing about a run; the stores it read are named by their fingerp
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -213,7 +214,9 @@ class RunConfig(BaseModel):
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
         document = self.model_dump(mode="json")
-        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        temporary.replace(path)
 
 
 #: keys of a configuration that no `--set` may touch

@@ -241,7 +241,12 @@ def sizes_of(
     subjects : int, optional
         Rows of the subject embedding; all subjects of the store by default.
     """
-    bold = store.open_store(_path(str(data), brain))["bold"]
+    opened = store.open_store(_path(str(data), brain))
+    if "bold" not in opened:
+        raise ConfigError(
+            f"'{brain}' holds no BOLD", where="brain", remedy="name a store of brains, as parcels"
+        )
+    bold = opened["bold"]
     units = tuple(int(n) for dim, n in bold.sizes.items() if dim not in ("subject", "time"))
     return Sizes(
         stimulus={name: stimuli.size_of(str(data), name) for name in stimulus},

@@ -33,7 +33,12 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             )
         outer, _, inner = key.strip().partition(".")
         if inner:
-            parsed.setdefault(outer, {})[inner] = _value(text)
+            members = parsed.setdefault(outer, {})
+            if not isinstance(members, dict):
+                raise ConfigError(
+                    f"'{outer}' is given whole and by member", where="--set", remedy="choose one"
+                )
+            members[inner] = _value(text)
         else:
             parsed[outer] = _value(text)
     return parsed

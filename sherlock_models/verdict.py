@@ -133,7 +133,7 @@ def _canary(document: dict[str, Any]) -> Verdict:
         f"This run holds out TRs by '{kind}'. A model that knows nothing but the time {honest} "
         f"over the folds of 'block' (it must stay below {LEAKING_R}), and r {number(random)} under "
         "'random', where neighbouring TRs lie on both sides.",
-        _judge(False if leaking else None if block is None else True),
+        _judge(not leaking),
     )
 
 

@@ -1,6 +1,7 @@
 """What the commands share: one line per failure, JSON without NaN, numbers for people."""
 
 import json
+from pathlib import Path
 
 import click
 import numpy as np
@@ -22,6 +23,24 @@ def test_a_stated_failure_is_one_line_and_exit_1():
     assert outcome.exit_code == 1
     assert outcome.stderr == "error: --size: does not fit; use less\n"
     assert outcome.stdout == ""
+
+
+@click.command()
+@console.handled
+def blocked():
+    Path("/dev/null/stores").mkdir()
+
+
+def test_what_the_system_refuses_is_one_line_too():
+    outcome = CliRunner().invoke(blocked)
+    assert outcome.exit_code == 1
+    assert outcome.stderr.startswith("error: /dev/null/stores: ")
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_brackets_in_a_name_are_not_markup(capsys):
+    console.print_table("", ["path"], [["runs/[red]a[/x]"]])
+    assert "runs/[red]a[/x]" in capsys.readouterr().out
 
 
 def test_debug_shows_the_traceback():

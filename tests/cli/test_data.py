@@ -143,6 +143,8 @@ BAD_INPUT = [
         id="not-a-movie",
     ),
     pytest.param(lambda raw: truncate(raw / "run-1.mp4"), "run-1.mp4", id="cut-movie"),
+    pytest.param(lambda raw: edit(raw, lag_s=4.0), "3 or 4.5 s", id="lag-between-trs"),
+    pytest.param(lambda raw: edit(raw, lag_s=float("nan")), "lag_s", id="lag-nan"),
     pytest.param(lambda raw: edit(raw, bolt="x"), "did you mean 'bold'", id="unknown-key"),
     pytest.param(
         lambda raw: edit(raw, bold="bold/sub-{subject}_movi.nii.gz"),

@@ -157,6 +157,28 @@ def test_a_killed_build_resumes_without_repeating_a_subject(raw, tmp_path, monke
     )
 
 
+def test_a_resumed_build_does_not_keep_parts_of_a_file_that_changed(raw, tmp_path, monkeypatch):
+    from sherlock_data.representations import volumes
+
+    whole = volumes.VolumesPart.run
+
+    def dies_at_the_second(self, path, report):
+        if self.name != "sub-01":
+            raise KeyboardInterrupt
+        return whole(self, path, report)
+
+    monkeypatch.setattr(volumes.VolumesPart, "run", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(raw, tmp_path / "out", ["volumes"], workers=1)
+    monkeypatch.undo()
+    first = raw / "bold" / "sub-01_movie.nii.gz"
+    other = (raw / "bold" / "sub-02_movie.nii.gz").read_bytes()
+    first.write_bytes(other)
+    run(raw, tmp_path / "out", ["volumes"])
+    bold = sd.open(tmp_path / "out/synth/volumes.zarr").bold
+    np.testing.assert_array_equal(bold[0].values, bold[1].values)
+
+
 def test_a_damaged_scan_leaves_nothing_that_opens(raw, tmp_path):
     scan_file = raw / "bold" / "sub-02_movie.nii.gz"
     data = bytearray(scan_file.read_bytes())
