@@ -145,6 +145,7 @@ def synth(
 @click.option("--scheduler", help="Address of a running dask scheduler (tcp://...).")
 @click.option("--workers", type=click.IntRange(min=1), help="Parts at once.  [default: as fits]")
 @click.option("--overwrite", is_flag=True, help="Replace stores of another recipe or inputs.")
+@click.option("--repair", is_flag=True, help="First mend what verify names, and only that.")
 @click.option("--dry-run", is_flag=True, help="Print sizes, memory and cost; build nothing.")
 @json_option
 @handled
@@ -157,6 +158,7 @@ def build(
     scheduler: str | None,
     workers: int | None,
     overwrite: bool,
+    repair: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -169,7 +171,7 @@ def build(
     scan = resolve(dataset, known.dataset(dataset), _raw_folder(raw, catalog))
     for problem in scan.problems:
         notes.print(f"note: {problem.where}: {problem.message}", soft_wrap=True, markup=False)
-    options = builder.Options(scheduler, workers, overwrite, dry_run)
+    options = builder.Options(scheduler, workers, overwrite, dry_run, repair)
     with BuildProgress("building") as progress:
         outcomes = builder.build(scan, known, Path(out), stores, options, progress)
     said = {(problem.where, problem.message) for problem in scan.problems}
@@ -216,6 +218,38 @@ def info(path: str, as_json: bool) -> None:
         print_json({"rows": documents})
     else:
         render_path(documents, results)
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@json_option
+@handled
+def verify(paths: tuple[str, ...], as_json: bool) -> None:
+    """Hold every object of stores, or of folders of stores, to what was written.
+
+    Exit code 1 and a list where anything is damaged, missing or foreign.
+    """
+    from sherlock_data import verify as verifying
+
+    stores = verifying.find(paths)
+    with BuildProgress("verifying") as progress:
+        rows = verifying.verify(stores, progress)
+    if as_json:
+        print_json({"rows": rows})
+    else:
+        _print_damage(stores, rows)
+    raise SystemExit(1 if rows else 0)
+
+
+def _print_damage(stores: list[str], rows: list[dict[str, Any]]) -> None:
+    for path in stores:
+        if not any(row["path"] == path for row in rows):
+            results.print(f"{path}: whole", soft_wrap=True, markup=False)
+    if rows:
+        columns = ["store", "array", "chunk", "problem", "key"]
+        cells = [[row[column] for column in columns] for row in rows]
+        print_table("Damage", columns, cells)
+        notes.print("sherlock-data build --repair mends it", markup=False)
 
 
 @main.command()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sherlock_data import locks, repair
 from sherlock_data import store as stores
 from sherlock_data.catalog import Catalog
 from sherlock_data.contract import SUFFIX
@@ -24,12 +25,12 @@ from sherlock_data.scan import Scan
 from sherlock_data.store import StorePlan
 
 #: stores that others are derived from come first
-ORDER = ("volumes", "voxels", "parcels", "stimulus", "annotations")
+ORDER = ("volumes", "voxels", "parcels", "pca", "stimulus", "annotations", "features", "frames")
 #: bytes before compression that one core turns into a store per second; `benchmarks/build.py`
 #: prints what this machine does
 BYTES_PER_SECOND = 2e8
-#: kinds that read the complete volumes store
-DERIVED = ("voxels", "parcels")
+#: kinds that read the movies
+OF_MOVIES = ("stimulus", "features", "frames")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Outcome:
     ----------
     store : str
     status : str
-        ``"built"``, ``"up to date"``, ``"skipped"`` or ``"planned"`` (dry run).
+        ``"built"``, ``"repaired"``, ``"up to date"``, ``"skipped"``, or, on a dry run,
+        ``"planned"`` or ``"damaged"``.
     detail : str
         A line for people: size, or why it was skipped.
     nbytes, memory_bytes : int
@@ -67,13 +69,14 @@ class Options:
         Address of a ``distributed`` scheduler; None: threads of this process.
     workers : int or None
         Parts done at once; None: as many as cores and memory allow.
-    overwrite, dry_run : bool
+    overwrite, dry_run, repair : bool
     """
 
     scheduler: str | None = None
     workers: int | None = None
     overwrite: bool = False
     dry_run: bool = False
+    repair: bool = False
 
 
 def build(
@@ -108,7 +111,8 @@ def build(
     UnavailableError
         If a store that was named cannot be built from this dataset.
     StoreError
-        If a complete store has another recipe or other inputs and ``overwrite`` is not set.
+        If a complete store has another recipe or other inputs and ``overwrite`` is not set, or
+        another build of the store is running.
     NoSpaceError
         If the disk cannot hold the stores.
     """
@@ -120,7 +124,11 @@ def build(
         return _plan(name, recipes[name], scan, folder, catalog)
 
     outcomes: dict[str, Outcome] = {}
-    plans = _plan_all(list(recipes), names, plan, outcomes)
+    paths = {name: folder / f"{name}{SUFFIX}" for name in recipes}
+    mended = _mend(paths, plan, options, progress) if options.repair else {}
+    if options.repair and options.dry_run:
+        return list(mended.values())
+    plans = _plan_all(recipes, names, plan, outcomes)
     for name in plans:
         if _waits(name, recipes, outcomes) or _is_to_do(
             plans[name], options.overwrite, named=not names or name in names
@@ -132,26 +140,66 @@ def build(
         return [outcomes[name] for name in recipes]
     _check_space([plans[name] for name in plans if outcomes[name].status == "planned"])
     for name, first in plans.items():
-        if outcomes[name].status == "planned":
-            # a derived store knows its size, and whether it still stands, once volumes are there
-            now = plan(name) if recipes[name].kind in DERIVED else first
+        if outcomes[name].status != "planned":
+            repair.tidy(first.path)
+            continue
+        with locks.held(first.path) as dead:
+            # a derived store knows its size, whether it can be and whether it still stands, once
+            # its source is there
+            if recipes[name].sources:
+                again = _plan_all({name: recipes[name]}, names, plan, outcomes)
+                if name not in again:
+                    continue
+                now = again[name]
+            else:
+                now = first
             if _is_to_do(now, options.overwrite, named=not names or name in names):
-                outcomes[name] = _one(name, now, options, progress)
+                outcomes[name] = _took_over(_one(name, now, options, progress), dead)
             else:
                 outcomes[name] = _outcome(name, now, "up to date", "same recipe and inputs")
-    return [outcomes[name] for name in recipes]
+    return [mended.get(name, outcomes[name]) for name in recipes]
+
+
+def _took_over(outcome: Outcome, dead: locks.Holder | None) -> Outcome:
+    if dead is None:
+        return outcome
+    said = f"took over from {dead}, which is gone"
+    return replace(outcome, detail="; ".join(filter(None, (said, outcome.detail))))
+
+
+def _mend(
+    paths: Mapping[str, Path],
+    plan: Callable[[str], StorePlan],
+    options: Options,
+    progress: Progress,
+) -> dict[str, Outcome]:
+    """Mend every damaged store, or on a dry run only say which those are."""
+    if options.dry_run:
+        damage = {name: repair.find_damage(path, progress) for name, path in paths.items()}
+        return {
+            name: Outcome(name, "damaged", f"damaged objects: {len(found)}")
+            for name, found in damage.items()
+            if found
+        }
+
+    def one(name: str, now: StorePlan) -> Outcome:
+        return _one(name, now, options, progress)
+
+    mended = repair.mend_all(paths, plan, one, progress)
+    return {name: _outcome(name, *done) for name, done in mended.items()}
 
 
 def _plan_all(
-    order: list[str],
+    recipes: Mapping[str, Recipe],
     named: Sequence[str],
     plan: Callable[[str], StorePlan],
     outcomes: dict[str, Outcome],
 ) -> dict[str, StorePlan]:
     """Plan every store before anything is written; note in ``outcomes`` what cannot be built."""
     plans = {}
-    for name in order:
+    for name, recipe in recipes.items():
         try:
+            _check_sources(recipe, outcomes)
             plans[name] = plan(name)
         except UnavailableError as error:
             if name in named:
@@ -160,13 +208,16 @@ def _plan_all(
     return plans
 
 
+def _check_sources(recipe: Recipe, outcomes: Mapping[str, Outcome]) -> None:
+    """Refuse a store whose source cannot be built."""
+    for source in recipe.sources:
+        if source in outcomes and outcomes[source].status == "skipped":
+            raise UnavailableError(f"derives from '{source}': {outcomes[source].detail}")
+
+
 def _waits(name: str, recipes: dict[str, Recipe], outcomes: dict[str, Outcome]) -> bool:
-    """Whether a store derives from volumes that are themselves still to be built."""
-    return recipes[name].kind in DERIVED and any(
-        outcomes[other].status == "planned"
-        for other, recipe in recipes.items()
-        if recipe.kind == "volumes"
-    )
+    """Whether a store derives from one that is itself still to be built."""
+    return any(outcomes[source].status == "planned" for source in recipes[name].sources)
 
 
 def _wanted(scan: Scan, catalog: Catalog, names: Sequence[str]) -> dict[str, Recipe]:
@@ -176,15 +227,20 @@ def _wanted(scan: Scan, catalog: Catalog, names: Sequence[str]) -> dict[str, Rec
     else:
         every = catalog.recipes(scan.dataset)
         recipes = {name: recipe for name, recipe in every.items() if recipe.by_default}
-    if any(recipe.kind in DERIVED for recipe in recipes.values()):
-        recipes.setdefault("volumes", catalog.recipe(scan.dataset, "volumes"))
+    todo = list(recipes.values())
+    while todo:
+        for source in todo.pop().sources:
+            if source not in recipes:
+                recipes[source] = catalog.recipe(scan.dataset, source)
+                todo.append(recipes[source])
     return dict(sorted(recipes.items(), key=lambda item: ORDER.index(item[1].kind)))
 
 
 def _plan(name: str, recipe: Recipe, scan: Scan, folder: Path, catalog: Catalog) -> StorePlan:
     plan = _planners()[recipe.kind](scan, recipe, folder / f"{name}{SUFFIX}", catalog)
-    plan.attrs["recipe"] = recipe.model_dump(mode="json", exclude_none=True)
-    plan.attrs["runs"] = _runs(scan, with_movies=recipe.kind == "stimulus")
+    settings = plan.attrs.pop("settings", {})
+    plan.attrs["recipe"] = recipe.model_dump(mode="json", exclude_none=True) | settings
+    plan.attrs["runs"] = _runs(scan, with_movies=recipe.kind in OF_MOVIES)
     return plan
 
 
@@ -199,15 +255,18 @@ def _runs(scan: Scan, with_movies: bool) -> list[dict[str, Any]]:
 
 def _planners() -> dict[str, Callable[..., StorePlan]]:
     """Planner of every kind of store; imported late, since nilearn and librosa take seconds."""
-    from sherlock_data.representations import parcels, volumes, voxels
-    from sherlock_data.stimulus import annotations, stimulus_store
+    from sherlock_data.representations import parcels, pca, volumes, voxels
+    from sherlock_data.stimulus import annotations, features, frames, stimulus_store
 
     return {
         "volumes": volumes.plan,
         "voxels": voxels.plan,
         "parcels": parcels.plan,
+        "pca": pca.plan,
         "stimulus": stimulus_store.plan,
         "annotations": annotations.plan,
+        "features": features.plan,
+        "frames": frames.plan,
     }
 
 
@@ -247,7 +306,8 @@ def _one(name: str, plan: StorePlan, options: Options, progress: Progress) -> Ou
     finally:
         progress.end(name)
     remember_times(plan)
-    return Outcome(name, "built", "", plan.nbytes, plan.memory_bytes, tuple(plan.problems))
+    summary = str(stores.attributes(plan.path).get("summary", ""))
+    return Outcome(name, "built", summary, plan.nbytes, plan.memory_bytes, tuple(plan.problems))
 
 
 def _check_space(plans: Sequence[StorePlan]) -> None:

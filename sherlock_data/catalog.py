@@ -23,11 +23,14 @@ from pydantic import (
 )
 
 from sherlock_data.errors import CatalogError, did_you_mean
-from sherlock_data.recipes import RECIPES, Recipe
+from sherlock_data.extractors import ExtractorEntry
+from sherlock_data.recipes import RECIPES, FeaturesRecipe, Recipe
 
 T = TypeVar("T")
 
-SECTIONS = ("datasets", "atlases", "stores", "models")
+SECTIONS = ("datasets", "atlases", "extractors", "stores", "models")
+#: keys of an entry that are paths, relative to the catalogue file
+PATHS = {"atlases": ("image", "labels"), "extractors": ("weights", "file")}
 
 
 class _Entry(BaseModel):
@@ -141,6 +144,7 @@ class Catalog(BaseModel):
 
     datasets: dict[str, DatasetEntry] = Field(default_factory=dict)
     atlases: dict[str, AtlasEntry] = Field(default_factory=dict)
+    extractors: dict[str, ExtractorEntry] = Field(default_factory=dict)
     stores: dict[str, dict[str, Any]] = Field(default_factory=dict)
     models: dict[str, ModelEntry] = Field(default_factory=dict)
     _source: str = PrivateAttr(default="catalog.yaml")
@@ -152,6 +156,10 @@ class Catalog(BaseModel):
     def atlas(self, name: str) -> AtlasEntry:
         """Return the atlas called ``name``, or say which is nearest."""
         return _look_up(self.atlases, name, "atlas")
+
+    def extractor(self, name: str) -> ExtractorEntry:
+        """Return the feature extractor called ``name``, or say which is nearest."""
+        return _look_up(self.extractors, name, "extractor")
 
     def model(self, name: str) -> ModelEntry:
         """Return the zoo entry called ``name``, or say which is nearest."""
@@ -174,7 +182,11 @@ class Catalog(BaseModel):
         own = self.dataset(dataset).stores
         _look_up({**self.stores, **own}, store, "store")
         keys = {**self.stores.get(store, {}), **own.get(store, {})}
-        return _parse_recipe(keys, self._source, f"stores.{store}")
+        recipe = _parse_recipe(keys, self._source, f"stores.{store}")
+        if isinstance(recipe, FeaturesRecipe):
+            for name in recipe.extractors:
+                self.extractor(name)
+        return recipe
 
     def check_recipes(self) -> None:
         """Read every recipe of every dataset, so that a mistake is found before any work."""
@@ -212,7 +224,7 @@ def load_catalog(overlay: str | Path | None = None) -> Catalog:
     ----------
     overlay : path, optional
         A YAML file of the same form. Entries it names replace those of the same name whole; the
-        paths of its atlases are relative to it.
+        paths of its atlases and extractors are relative to it.
 
     Raises
     ------
@@ -260,10 +272,11 @@ def _read(text: str, name: str, folder: Path | None) -> dict[str, dict[str, Any]
                 f"unknown key '{key}'", where=name, remedy=did_you_mean(str(key), SECTIONS)
             )
     sections = {key: dict(document.get(key) or {}) for key in SECTIONS}
-    for atlas, entry in sections["atlases"].items():
-        if folder is not None and isinstance(entry, dict):
-            paths = {k: str(folder / entry[k]) for k in ("image", "labels") if entry.get(k)}
-            sections["atlases"][atlas] = {**entry, **paths}
+    for section, keys in PATHS.items():
+        for item, entry in sections[section].items():
+            if folder is not None and isinstance(entry, dict):
+                paths = {k: str(folder / entry[k]) for k in keys if entry.get(k)}
+                sections[section][item] = {**entry, **paths}
     return sections
 
 

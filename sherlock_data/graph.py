@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from graphlib import TopologicalSorter
+from typing import Any, Protocol
 
 import dask
 import psutil
@@ -75,23 +76,38 @@ def run_parts(
     """
     path = str(plan.path)
     results = {part.name: stores.load_part(path, part.name) for part in plan.parts}
-    todo = [part for part in plan.parts if results[part.name] is None]
+    todo = _in_order([part for part in plan.parts if results[part.name] is None], plan.after)
     scale = plan.nbytes / max(1.0, sum(part.weight for part in plan.parts))
     done = scale * sum(part.weight for part in plan.parts if results[part.name] is not None)
     meter = _Meter(name, done, scale, progress)
     progress.start(name, plan.nbytes, done)
     if scheduler:
-        finished = _run_on_cluster(path, todo, scheduler, meter)
+        finished = _run_on_cluster(path, todo, plan.after, scheduler, meter)
     else:
-        graph = [dask.delayed(_run_part)(path, part, meter.of(part)) for part in todo]
-        finished = dask.compute(*graph, scheduler="threads", num_workers=workers_for(plan, workers))
+        run = dask.delayed(_run_part)
+        graph: dict[str, Any] = {}
+        for part in todo:
+            before = [graph[other] for other in plan.after.get(part.name, ()) if other in graph]
+            graph[part.name] = run(path, part, meter.of(part), before)
+        finished = dask.compute(
+            *graph.values(), scheduler="threads", num_workers=workers_for(plan, workers)
+        )
     results.update({part.name: found for part, found in zip(todo, finished, strict=True)})
     return {key: value for key, value in results.items() if value is not None}
 
 
-def _run_part(path: str, part: stores.Part, report: Callable[[float], None]) -> stores.Results:
-    results = part.run(path, report)
-    stores.save_part(path, part.name, results)
+def _in_order(parts: list[stores.Part], after: Mapping[str, tuple[str, ...]]) -> list[stores.Part]:
+    """Sort parts so that each comes behind those it waits for."""
+    by_name = {part.name: part for part in parts}
+    waits = {name: [o for o in after.get(name, ()) if o in by_name] for name in by_name}
+    return [by_name[name] for name in TopologicalSorter(waits).static_order()]
+
+
+def _run_part(
+    path: str, part: stores.Part, report: Callable[[float], None], before: Any = None
+) -> stores.Results:
+    """Run one part; ``before`` only holds it back until the parts it waits for are done."""
+    results = stores.run_part(path, part, report)
     report(1.0)
     return results
 
@@ -101,7 +117,11 @@ def _ignore(fraction: float) -> None:
 
 
 def _run_on_cluster(
-    path: str, todo: list[stores.Part], address: str, meter: _Meter
+    path: str,
+    todo: list[stores.Part],
+    after: Mapping[str, tuple[str, ...]],
+    address: str,
+    meter: _Meter,
 ) -> list[stores.Results]:
     from distributed import Client, as_completed
 
@@ -112,7 +132,11 @@ def _run_on_cluster(
             f"no dask scheduler answers ({error})", where=address, remedy="check --scheduler"
         ) from error
     with client:
-        futures = [client.submit(_run_part, path, part, _ignore, pure=False) for part in todo]
+        submitted: dict[str, Any] = {}
+        for part in todo:
+            before = [submitted[o] for o in after.get(part.name, ()) if o in submitted]
+            submitted[part.name] = client.submit(_run_part, path, part, _ignore, before, pure=False)
+        futures = list(submitted.values())
         parts = dict(zip([future.key for future in futures], todo, strict=True))
         for future in as_completed(futures):
             if future.status == "finished":

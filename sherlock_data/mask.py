@@ -55,23 +55,27 @@ def common(has_signal: BoolArray, scanned: BoolArray, rule: MaskRule) -> BoolArr
     return np.asarray((subjects > 0) & (subjects >= rule.subject_fraction * scanned.sum()))
 
 
-def grey_matter(grid: Grid, threshold: float) -> BoolArray:
-    """Where nilearn's MNI152 grey-matter map reaches ``threshold`` on this grid.
-
-    The map is the 1 mm grey-matter template of MNI ICBM152 2009a (Fonov et al. 2011) that nilearn
-    ships, scaled to 0..1 and interpolated linearly.
+def check_space(grid: Grid, rule: MaskRule) -> None:
+    """Refuse a grey-matter rule outside MNI152 space, before any scan is read.
 
     Raises
     ------
     UnavailableError
-        If the grid is not in MNI152 space.
     """
-    if not grid.is_mni:
+    if rule.grey_matter is not None and not grid.is_mni:
         raise UnavailableError(
             f"a grey-matter mask needs MNI152 space, this dataset is in {grid.space}",
             where="mask: grey_matter",
             remedy="give a mask file (`mask: {file: ...}`) in the dataset's own space",
         )
+
+
+def grey_matter(grid: Grid, threshold: float) -> BoolArray:
+    """Where nilearn's MNI152 grey-matter map reaches ``threshold`` on this grid.
+
+    The map is the 1 mm grey-matter template of MNI ICBM152 2009a (Fonov et al. 2011) that nilearn
+    ships, scaled to 0..1 and interpolated linearly.
+    """
     return np.asarray(on_grid(load_mni152_gm_template(resolution=1), grid, "linear") >= threshold)
 
 
@@ -124,7 +128,8 @@ def make(
     InputError
         If the mask is empty, or its file is unusable.
     UnavailableError
-        If the rule asks for a space this grid does not lie in.
+        If the rule asks for a space this grid does not lie in, or for grey matter where there is
+        none.
     """
     has_signal = signal(fraction, rule)
     scanned = np.asarray(np.isfinite(fraction).any(axis=(1, 2, 3)))
@@ -133,7 +138,15 @@ def make(
     else:
         mask = common(has_signal, scanned, rule)
     if rule.grey_matter is not None:
-        mask = mask & grey_matter(grid, rule.grey_matter)
+        check_space(grid, rule)
+        grey = mask & grey_matter(grid, rule.grey_matter)
+        if mask.any() and not grey.any():
+            raise UnavailableError(
+                f"no voxel of the mask reaches {rule.grey_matter} on the grey-matter map",
+                where="mask: grey_matter",
+                remedy="check that the scans lie in MNI152 space",
+            )
+        mask = grey
     if not mask.any():
         raise InputError(
             f"the mask is empty: no voxel of {grid.size} meets {rule.model_dump(exclude_none=True)}"

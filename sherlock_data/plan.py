@@ -100,6 +100,9 @@ class StorePlan:
         Coordinates and small variables known beforehand.
     arrays : dict of ArraySpec
     parts : list of Part
+    after : dict
+        From a part's name to those of the parts that must be finished before it begins; it finds
+        what they wrote in the store, and their results with :func:`sherlock_data.store.load_part`.
     finish : callable
         From every part's results to the remaining small variables, coordinates and attributes.
     memory_bytes : int
@@ -115,6 +118,7 @@ class StorePlan:
     arrays: dict[str, ArraySpec]
     parts: list[Part]
     finish: Callable[[dict[str, Results]], xr.Dataset]
+    after: dict[str, tuple[str, ...]] = field(default_factory=dict)
     memory_bytes: int = 0
     problems: list[dict[str, str]] = field(default_factory=list)
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sherlock_data import store as stores
 from sherlock_data.errors import InputError
+from sherlock_data.manifest import TIMES
 from sherlock_data.store import Results, StorePlan
-
-TIMES = "input-times.json"
 
 
 def describe_file(path: Path, name: str | None = None) -> dict[str, Any]:
@@ -71,15 +71,20 @@ def _check_unchanged(item: dict[str, Any]) -> None:
         raise InputError("changed while it was read", where=path, remedy="build again")
 
 
-def differences(plan: StorePlan) -> list[str]:
-    """Return why a complete store is not the one the plan would build; empty: it is the same."""
-    attrs = stores.attributes(plan.path)
+def differences(plan: StorePlan, attrs: Mapping[str, Any] | None = None) -> list[str]:
+    """Return why a complete store is not the one the plan would build; empty: it is the same.
+
+    ``attrs`` are the store's, where its root metadata is not to be trusted.
+    """
+    attrs = stores.attributes(plan.path) if attrs is None else attrs
     reasons = []
     if attrs.get("recipe") != plan.attrs["recipe"]:
         reasons.append(f"another recipe ({_changed_keys(attrs.get('recipe'), plan)})")
     for key in ("runs", "repetition_time_s", "space", "lag_s"):
         if attrs.get(key) != plan.attrs[key]:
             reasons.append(f"another {key} ({attrs.get(key)}, now {plan.attrs[key]})")
+    if attrs.get("fitted_on") != plan.attrs.get("fitted_on"):
+        reasons.append("other training TRs that it was fitted on")
     had = {item["name"]: item for item in attrs.get("inputs", [])}
     times = _times(plan)
     for item in plan.inputs:

@@ -3,16 +3,12 @@
 A Zarr group cannot be opened without its root ``zarr.json``. A build therefore writes every array
 first, then the manifest, and the root metadata last: one small object whose appearance *is* the
 completion, on a disk as on S3. What a resumed build must know lies beside the store in
-``<store>.zarr.build/``: the plan's identity and the small results of every finished part.
+``<store>.zarr.build/``: the plan's identity and the record of every finished part.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import shutil
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,8 +23,24 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from sherlock_data import contract
+from sherlock_data.completion import complete
 from sherlock_data.errors import StoreError
-from sherlock_data.objects import ROOT, Recording, RootLast, place, read_bytes, write_bytes, written
+from sherlock_data.manifest import bytes_on_disk, fingerprint
+from sherlock_data.objects import (
+    BUILD_SUFFIX,
+    PARTIAL,
+    ROOT,
+    Recording,
+    RootLast,
+    build_place,
+    clear,
+    delete_keys,
+    list_keys,
+    place,
+    read_bytes,
+    write_bytes,
+)
+from sherlock_data.parts import load_part, run_part, save_part
 from sherlock_data.plan import ArraySpec, Part, Results, StorePlan
 
 __all__ = [
@@ -44,6 +56,7 @@ __all__ = [
     "complete",
     "fingerprint",
     "identity",
+    "list_folder",
     "list_stores",
     "load_part",
     "open_array",
@@ -52,20 +65,13 @@ __all__ = [
     "place",
     "read_bytes",
     "remove",
+    "run_part",
     "save_part",
     "state",
     "stored_view",
+    "tidy",
     "write_bytes",
 ]
-
-MANIFEST = "manifest.json"
-BUILD_SUFFIX = ".build"
-_WRITTEN = "written"
-
-
-def build_place(path: str | Path, read_only: bool = False) -> Store:
-    """Where a build of ``path`` keeps what a resumed build must know."""
-    return place(f"{path}{BUILD_SUFFIX}", read_only)
 
 
 def state(path: str | Path) -> str:
@@ -85,19 +91,22 @@ def identity(plan: StorePlan) -> dict[str, Any]:
     """Return what makes two builds the same: recipe, clock, and inputs that did not change."""
     told_by = ("name", "bytes", "modified_ns", "sha256")
     inputs = [{key: item.get(key) for key in told_by} for item in plan.inputs]
-    keys = ("recipe", "runs", "repetition_time_s", "lag_s", "space")
+    keys = ("recipe", "runs", "repetition_time_s", "lag_s", "space", "fitted_on")
     return {**{key: plan.attrs.get(key) for key in keys}, "inputs": inputs}
 
 
 def begin(plan: StorePlan) -> None:
     """Create the arrays of a plan, keeping what an earlier build of the same plan finished."""
     wanted = identity(plan)
-    found = read_bytes(build_place(plan.path, read_only=True), "plan.json")
-    if found is not None and json.loads(found) == wanted:
-        return
-    remove(plan.path)
+    resumed = _identity_of(plan.path) == wanted
+    if resumed:
+        _drop_partial(place(plan.path))
+    else:
+        remove(plan.path)
     store = RootLast(place(plan.path), str(plan.path))
     for name, spec in plan.arrays.items():
+        if resumed and sync(store.exists(f"{name}/{ROOT}")):
+            continue
         zarr.create_array(
             store,
             name=name,
@@ -111,7 +120,19 @@ def begin(plan: StorePlan) -> None:
             filters=_filters(spec),
             compressors=contract.compressors(np.dtype(spec.dtype).itemsize),
         )
-    write_bytes(build_place(plan.path), "plan.json", json.dumps(wanted).encode())
+    if not resumed:
+        write_bytes(build_place(plan.path), "plan.json", json.dumps(wanted).encode())
+
+
+def _identity_of(path: str | Path) -> Any:
+    """Identity of the plan that an unfinished build follows; None where there is none."""
+    found = read_bytes(build_place(path, read_only=True), "plan.json")
+    return None if found is None else json.loads(found)
+
+
+def _drop_partial(store: Store) -> None:
+    """Delete what a killed writer had not finished."""
+    delete_keys(store, [key for key in list_keys(store) if key.endswith(PARTIAL)])
 
 
 def _filters(spec: ArraySpec) -> list[Any]:
@@ -162,103 +183,24 @@ def stored_view(path: str | Path, name: str, mode: str = "r") -> zarr.Array[Any]
     )
 
 
-def save_part(path: str | Path, name: str, results: Results) -> None:
-    """Record that a part is done: its small results, and what was written meanwhile."""
-    fresh = written.pop(str(path), {})
-    keys = np.array(list(fresh), dtype=str)
-    sums = np.array(list(fresh.values()), dtype=np.int64).reshape(-1, 2)
-    results = {**results, f"{_WRITTEN}/keys": keys, f"{_WRITTEN}/sums": sums}
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{k: np.asarray(v) for k, v in results.items()})
-    write_bytes(build_place(path), f"{name}.npz", buffer.getvalue())
-
-
-def load_part(path: str | Path, name: str) -> Results | None:
-    """Small results of a finished part; None when it has not finished."""
-    data = read_bytes(build_place(path, read_only=True), f"{name}.npz")
-    if data is None:
-        return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
-
-
-def complete(plan: StorePlan, results: dict[str, Results], inputs: list[dict[str, Any]]) -> None:
-    """Write the small variables, the manifest and, last of all, the root metadata."""
-    small = plan.finish(results)
-    dataset = xr.merge(
-        [plan.coords, small], compat="no_conflicts", join="exact", combine_attrs="override"
-    )
-    dataset.attrs = {**plan.attrs, **small.attrs, "inputs": inputs, "problems": plan.problems}
-    store = RootLast(place(plan.path), str(plan.path))
-    zarr.open_group(store, mode="a", zarr_format=3)
-    dataset.drop_vars([n for n in plan.arrays if n in dataset]).to_zarr(
-        store, mode="a", consolidated=False, zarr_format=3
-    )
-    _name_coordinates(store, plan, dataset)
-    with warnings.catch_warnings():
-        # consolidated on purpose: plain xarray.open_zarr then needs one read
-        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        zarr.consolidate_metadata(store, zarr_format=3)
-    write_bytes(place(plan.path), MANIFEST, _manifest(plan.path, plan.parts).encode())
-    sync(store.publish())
-    _clear(build_place(plan.path))
-
-
-def _name_coordinates(store: Store, plan: StorePlan, dataset: xr.Dataset) -> None:
-    """Say by CF's ``coordinates`` attribute which small variables belong to a large array."""
-    for name, spec in plan.arrays.items():
-        own = [
-            str(coord)
-            for coord, variable in dataset.coords.items()
-            if coord not in dataset.dims and set(variable.dims) <= set(spec.dims)
-        ]
-        if own:
-            array = zarr.open_array(store, path=name, mode="r+", zarr_format=3)
-            array.update_attributes({"coordinates": " ".join(sorted(own))})
-
-
-def _manifest(path: str | Path, parts: Iterable[Part]) -> str:
-    """Return every object of a store with its size and checksum; what ``verify`` holds it to."""
-    objects: dict[str, tuple[int, int]] = {}
-    for part in parts:
-        saved = load_part(path, part.name) or {}
-        sums = saved[f"{_WRITTEN}/sums"].tolist()
-        objects |= dict(zip(saved[f"{_WRITTEN}/keys"].tolist(), sums, strict=True))
-    objects |= written.pop(str(path), {})  # metadata written since is newer
-    rows = {key: {"bytes": objects[key][0], "crc32c": objects[key][1]} for key in sorted(objects)}
-    return json.dumps({"schema_version": contract.SCHEMA_VERSION, "objects": rows}, indent=0)
-
-
-def bytes_on_disk(path: str | Path) -> int:
-    """Size of a complete store's objects, from its manifest."""
-    manifest = read_bytes(place(path, read_only=True), MANIFEST)
-    if manifest is None:
-        raise StoreError("no manifest", where=path, remedy="build it again with --overwrite")
-    return sum(item["bytes"] for item in json.loads(manifest)["objects"].values())
-
-
-def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a complete store: of its root metadata and of every object's checksum."""
-    store = place(path, read_only=True)
-    parts = [read_bytes(store, key) or b"" for key in (ROOT, MANIFEST)]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
-
-
-def _clear(store: Store) -> None:
-    if isinstance(store, LocalStore):
-        if store.root.exists():
-            shutil.rmtree(store.root)
-    else:
-        sync(store.delete_dir(""))
-
-
 def remove(path: str | Path) -> None:
     """Delete a store, its completion first, and what a build left beside it."""
     if _may_exist(path):
         sync(place(path).delete(ROOT))
-        _clear(place(path))
+        clear(place(path))
     if _may_exist(f"{path}{BUILD_SUFFIX}"):
-        _clear(build_place(path))
+        clear(build_place(path))
+
+
+def tidy(path: str | Path) -> None:
+    """Delete what a build that was killed just after completion left; a store stays as it is."""
+    if state(path) != "complete":
+        return
+    if _may_exist(f"{path}{BUILD_SUFFIX}"):
+        clear(build_place(path))
+    if isinstance(store := place(path), LocalStore):
+        for partial in store.root.glob(f"*{PARTIAL}"):
+            partial.unlink(missing_ok=True)
 
 
 def attributes(path: str | Path) -> dict[str, Any]:
@@ -336,6 +278,11 @@ def open_path(path: str | Path) -> xr.Dataset | xr.DataTree:
 
 def list_stores(folder: str | Path) -> dict[str, str]:
     """Complete stores of a dataset's folder: name to path, sorted by name."""
+    return {name: path for name, path in list_folder(folder).items() if state(path) == "complete"}
+
+
+def list_folder(folder: str | Path) -> dict[str, str]:
+    """Everything in a dataset's folder that is called a store, finished or not."""
     text = str(folder).rstrip("/")
     names: Iterable[str]
     if "://" in text:
@@ -346,5 +293,5 @@ def list_stores(folder: str | Path) -> dict[str, str]:
         names = sync(entries())
     else:
         names = [p.name for p in Path(text).iterdir()] if Path(text).is_dir() else []
-    paths = {n.removesuffix(contract.SUFFIX): f"{text}/{n}" for n in names if n.endswith(".zarr")}
-    return {name: paths[name] for name in sorted(paths) if state(paths[name]) == "complete"}
+    stores = sorted(name for name in names if name.endswith(contract.SUFFIX))
+    return {name.removesuffix(contract.SUFFIX): f"{text}/{name}" for name in stores}

@@ -7,9 +7,10 @@ encoder sees the stimulus at t - d for every delay d, all in t's run; its brain 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from sherlock_data import store
 from sherlock_data.errors import ConfigError, StoreError, did_you_mean
+from sherlock_data.fitting import overlap, ranges
 from sherlock_data.splits import Split, make_split
 from sherlock_data.timing import Clock, Run, shifted_index
 from sherlock_models import stimuli
@@ -262,8 +264,8 @@ def load_data(config: RunConfig) -> MovieBrainData:
     Raises
     ------
     StoreError
-        If a store is not built, is not the one the run was configured with, or is on another
-        clock.
+        If a store is not built, is not the one the run was configured with, is on another clock,
+        or was fitted on what the split holds out.
     ConfigError
         If the split, the lag or the stimuli do not fit the data.
     """
@@ -288,6 +290,7 @@ def load_data(config: RunConfig) -> MovieBrainData:
         repeats=[(repeat.volumes, repeat.at) for repeat in config.repeats],
         seed=config.seed,
     )
+    check_fit(config, data.attrs, split, lag_trs)
     train, used = split.train + lag_trs, np.flatnonzero(usable) + lag_trs
     brains = standardise(raw, valid, declared, clock, train, used)
     notes = _notes(config, split, brains)
@@ -377,6 +380,39 @@ def _check_clock(config: RunConfig, clock: Clock, tables: dict[str, StimulusTabl
                 where=path,
                 remedy="name another stimulus",
             )
+
+
+def check_fit(config: RunConfig, attrs: Mapping[str, Any], split: Split, lag_trs: int) -> None:
+    """Refuse a store that was fitted on what this training's split holds out.
+
+    Parameters
+    ----------
+    config : RunConfig
+    attrs : mapping
+        Of the brain store; ``fitted_on`` says on which subjects and brain TRs it was fitted.
+    split : Split
+    lag_trs : int
+
+    Raises
+    ------
+    StoreError
+        Naming the subjects and TRs that both have.
+    """
+    fitted_on = attrs.get("fitted_on")
+    if fitted_on is None:
+        return
+    subjects, trs = overlap(fitted_on, split, lag_trs)
+    shown = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in ranges(trs))
+    seen = [f"{len(trs)} brain TRs ({shown})"] if len(trs) else []
+    seen += [f"the subjects {', '.join(subjects)}"] if subjects else []
+    if seen:
+        theirs = f"--split {fitted_on['split']} --fold {fitted_on['fold']}"
+        raise StoreError(
+            f"was fitted on {' and '.join(seen)} that this training holds out",
+            where=_path(config.data, config.brain),
+            remedy=f"train with {theirs} (what it was fitted for), or build it with "
+            f"`fit: {split.kind}, fold: {split.fold}, context_trs: {max(config.delays)}`",
+        )
 
 
 def _notes(config: RunConfig, split: Split, brains: BrainTable) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ Legend: T = TRs, F = features, H, W = height and width of the video.
 
 `video` is the mean picture of each TR; `audio` is `audio_bands` flattened; `annotations` every
 numeric and one-hot variable of that store; any other name is a variable of one of the stores with
-the dim `time`, flattened to a vector.
+the dim `time`, such as an extractor of `features`, flattened to a vector.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sherlock_data.errors import ConfigError, StoreError, did_you_mean
 from sherlock_data.stimulus.annotations import feature_names as label_names
 
 #: stores that hold stimuli, in the order they are searched
-STORES = ("stimulus", "annotations", "features", "frames")
+STORES = ("stimulus", "annotations", "features")
 ALIASES = {"audio": "audio_bands"}
 
 
@@ -78,7 +78,7 @@ def store_of(folder: str, name: str) -> str:
         variables = store.open_store(built[candidate]).data_vars
         if wanted in variables:
             return candidate
-        known += [str(v) for v in variables if v != "has_stimulus"]
+        known += [str(v) for v in variables if not str(v).startswith("has_")]
     if "stimulus" not in built and (wanted == "video" or wanted.startswith("audio")):
         raise _not_built(folder, "stimulus")
     lacking = "the movie has no sound" if wanted.startswith("audio") else "no built store has it"
@@ -139,6 +139,10 @@ def feature_names(folder: str, name: str) -> list[str]:
     labels: list[str] = []
     for variable in names:
         shape = tuple(size for dim, size in data[variable].sizes.items() if dim != "time")
+        named = [data.coords[dim].values for dim in data[variable].dims[1:] if dim in data.coords]
+        if len(shape) == len(named) == 1:
+            labels += [f"{variable}[{label}]" for label in named[0]]
+            continue
         for index in np.ndindex(shape):
             labels.append(f"{variable}[{','.join(map(str, index))}]" if index else variable)
     return labels

@@ -68,13 +68,17 @@ def volumes_path(out: Path) -> Path:
 
 def has_volumes(scan: Scan, out: Path) -> bool:
     """Whether a complete volumes store of this very scan lies beside a store."""
-    path = volumes_path(out)
+    return is_of(scan, volumes_path(out))
+
+
+def is_of(scan: Scan, path: Path) -> bool:
+    """Whether a BOLD store is complete and of this very scan."""
     if store.state(path) != "complete":
         return False
-    volumes = store.open_store(path)
+    found = store.open_store(path)
     return (
-        list(volumes.subject.values) == list(scan.subjects)
-        and volumes.sizes["time"] == scan.clock.volumes
+        list(found.subject.values) == list(scan.subjects)
+        and found.sizes["time"] == scan.clock.volumes
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from sherlock_data import mask
 from sherlock_data.catalog import Catalog
 from sherlock_data.errors import StoreError
 from sherlock_data.grid import Grid
@@ -44,6 +45,7 @@ def plan(scan: Scan, recipe: VoxelsRecipe, out: Path, catalog: Catalog) -> Store
         If the mask rule asks for a space that the grid does not lie in.
     """
     attrs = derived.attrs_of(scan, recipe, out)
+    mask.check_space(scan.header.grid, recipe.mask)
     path = derived.volumes_path(out)
     if not derived.has_volumes(scan, out):
         size = derived.expected_voxels(scan.header.grid) // recipe.coarsen**3

@@ -160,7 +160,7 @@ def tr_samples(
     """
     borders = np.ceil(edges * movie.sample_rate - 1e-6).astype(np.int64)
     with closing(sound(movie, channels)) as blocks:
-        reader = _Reader(blocks, channels)
+        reader = Reader(blocks, channels)
         reader.skip(max(0, int(borders[0])))
         for tr, (start, stop) in enumerate(pairwise(borders.tolist())):
             silence = min(max(0, -start), stop - start)
@@ -170,7 +170,7 @@ def tr_samples(
             yield tr, samples
 
 
-class _Reader:
+class Reader:
     """Cuts a stream of blocks into pieces of any length."""
 
     def __init__(self, blocks: Iterator[FloatSamples], channels: int) -> None:

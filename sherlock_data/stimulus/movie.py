@@ -3,9 +3,6 @@
 Times are seconds from the container's start, which is what a player shows as 0. No stream is ever
 given another frame rate: every frame keeps its own presentation time (ISO/IEC 14496-12 calls it
 composition time), so a movie of variable frame rate is as right as one of constant rate.
-
-ffmpeg comes with imageio-ffmpeg. It is run with a list of arguments, reads local files only, and
-stops at the first damaged frame.
 """
 
 from __future__ import annotations
@@ -13,20 +10,18 @@ from __future__ import annotations
 import hashlib
 import queue
 import re
-import subprocess
-import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from sherlock_data.errors import InputError
+from sherlock_data.stimulus.ffmpeg import REENCODE, Ffmpeg, Packets
 
 #: steps of a :class:`Frame`'s picture per grey level
 LEVEL = 256
@@ -35,13 +30,11 @@ SOUND_BYTES = 1 << 18
 #: a gap or an overlap of sound packets longer than this is filled or cut, so that later sound
 #: stays where its timestamps say
 SOUND_TOLERANCE_S = 0.02
-REENCODE = "re-encode it (ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4) or fetch it again"
 
 _FRAME = re.compile(r"\bn: *\d+ pts: *(\S+) ")
 _DURATION = re.compile(r" duration: *(\d+) ")
 _TIME_BASE = re.compile(r"config in time_base: (\d+/\d+)")
 _START = re.compile(r"Duration: .*?, start: (-?[\d.]+)")
-_ERROR = re.compile(r"\[(error|fatal|panic)\]")
 
 
 @dataclass(frozen=True)
@@ -136,8 +129,8 @@ def probe(path: Path) -> MovieProbe:
         start.extend(_START.findall(line))
 
     packets = ["-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "-"]
-    with closing(_Ffmpeg(path, packets, notice)) as ffmpeg:
-        streams = _Packets.read(ffmpeg.stdout)
+    with closing(Ffmpeg(path, packets, notice)) as ffmpeg:
+        streams = Packets.read(ffmpeg.stdout)
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -165,6 +158,32 @@ def probe(path: Path) -> MovieProbe:
         sha256=digest.hexdigest(),
         bytes=path.stat().st_size,
     )
+
+
+def frame_starts(movie: MovieProbe) -> NDArray[np.float64]:
+    """Start of every frame, from its packet's header: no picture is decoded.
+
+    Parameters
+    ----------
+    movie : MovieProbe
+
+    Returns
+    -------
+    ndarray of float64, shape (frame,)
+        Movie seconds, in the order of presentation.
+
+    Raises
+    ------
+    InputError
+        If the file is no movie.
+    """
+    arguments = ["-map", "0:V:0", "-c", "copy", "-f", "framecrc", "-"]
+    with closing(Ffmpeg(movie.path, arguments)) as ffmpeg:
+        packets = Packets.read(ffmpeg.stdout)
+        ffmpeg.finish(ignore=packets.codecs())
+    tick = packets.base(0)
+    starts = [float(pts * tick - movie.start_s) for pts in sorted(packets.pictures)]
+    return np.array(starts, dtype=np.float64)
 
 
 def frames(movie: MovieProbe, width: int, height: int) -> Generator[Frame, None, None]:
@@ -198,7 +217,7 @@ def frames(movie: MovieProbe, width: int, height: int) -> Generator[Frame, None,
     arguments += ["-pix_fmt", "gbrp16le" if scaled else "gbrp", "-"]
     size = width * height * 3 * (2 if scaled else 1)
     pending: tuple[Fraction, Fraction, NDArray[np.uint16]] | None = None
-    with closing(_Ffmpeg(movie.path, arguments, _Times(times), lambda: times.put(None))) as ffmpeg:
+    with closing(Ffmpeg(movie.path, arguments, _Times(times), lambda: times.put(None))) as ffmpeg:
         while len(data := ffmpeg.stdout.read(size)) == size:
             time = times.get()
             if time is None:
@@ -243,7 +262,7 @@ def sound(movie: MovieProbe, channels: int) -> Generator[NDArray[np.float32], No
     filters = f"aresample=async=1:min_hard_comp={SOUND_TOLERANCE_S}:first_pts={first}"
     arguments = ["-map", "0:a:0", "-af", filters, "-ac", str(channels), "-f", "f32le", "-"]
     size = SOUND_BYTES // (4 * channels) * 4 * channels
-    with closing(_Ffmpeg(movie.path, arguments)) as ffmpeg:
+    with closing(Ffmpeg(movie.path, arguments)) as ffmpeg:
         while data := ffmpeg.stdout.read(size):
             whole = len(data) // (4 * channels) * channels
             yield np.frombuffer(data, "<f4", whole).reshape(-1, channels).T
@@ -294,123 +313,3 @@ class _Times:
             known = pts.lstrip("-").isdigit()
             length = int(duration.group(1)) if duration else 0
             self.times.put((int(pts) * self.base, length * self.base) if known else None)
-
-
-@dataclass
-class _Packets:
-    """Streams and packet times out of ffmpeg's ``framecrc`` listing."""
-
-    headers: dict[int, dict[str, str]]
-    first: dict[int, int]
-    last: dict[int, int]
-    ends: dict[int, int]
-    count: dict[int, int]
-
-    @classmethod
-    def read(cls, lines: IO[bytes]) -> _Packets:
-        found = cls({}, {}, {}, {}, {})
-        for raw in lines:
-            line = raw.decode(errors="replace").strip()
-            if header := re.match(r"#(\w+) (\d+): +(.*)", line):
-                key, stream, value = header.groups()
-                found.headers.setdefault(int(stream), {})[key] = value
-            elif not line.startswith("#"):
-                found._packet(*(int(part) for part in line.split(",")[:4]))
-        return found
-
-    def _packet(self, stream: int, dts: int, pts: int, duration: int) -> None:
-        self.count[stream] = self.count.get(stream, 0) + 1
-        self.first[stream] = min(pts, self.first.get(stream, pts))
-        self.last[stream] = max(pts, self.last.get(stream, pts))
-        self.ends[stream] = max(pts + duration, self.ends.get(stream, pts))
-
-    def base(self, stream: int) -> Fraction:
-        return Fraction(self.headers[stream]["tb"])
-
-    def end(self, stream: int) -> Fraction:
-        return self.ends[stream] * self.base(stream)
-
-    def rate(self, stream: int) -> Fraction:
-        """Mean frames per second.
-
-        The nearest whole or NTSC (N * 1000 / 1001) rate where the container's rounding of times
-        leaves it possible, else the mean as it is.
-        """
-        count, span = self.count[stream] - 1, self.last[stream] - self.first[stream]
-        if not count or not span:
-            count, span = 1, max(1, self.ends[stream] - self.first[stream])
-        tick = self.base(stream)
-        rate = count / (span * tick)
-        for usual in (Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)):
-            if usual and abs(count / usual - span * tick) <= tick:
-                return usual
-        return rate.limit_denominator(1001)
-
-    def codecs(self) -> tuple[str, ...]:
-        return tuple(header["codec_id"] for header in self.headers.values() if "codec_id" in header)
-
-
-class _Ffmpeg:
-    """A running ffmpeg: its output, its messages, and whether it complained."""
-
-    def __init__(
-        self,
-        path: Path,
-        arguments: Sequence[str],
-        notice: Callable[[str], None] = lambda line: None,
-        end: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.path, self.complaints, self.notice, self.end = path, list[str](), notice, end
-        quiet = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"]
-        # -copyts: times as they are in the file, whichever streams are asked for
-        source = ["-xerror", "-copyts", "-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
-        self.process = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *source, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        if self.process.stdout is None or self.process.stderr is None:
-            raise OSError("ffmpeg was started without pipes")
-        self.stdout, self.stderr = self.process.stdout, self.process.stderr
-        self.listener = threading.Thread(target=self._listen, daemon=True)
-        self.listener.start()
-
-    def _listen(self) -> None:
-        try:
-            for raw in self.stderr:
-                line = raw.decode(errors="replace").rstrip()
-                if _ERROR.search(line):
-                    self.complaints.append(line)
-                self.notice(line)
-        finally:
-            self.end()
-
-    def finish(self, ignore: Sequence[str]) -> None:
-        """Wait for the end and raise what went wrong.
-
-        A decoder's own remarks (``ignore``: codecs) are left to ffmpeg to judge: it exits with an
-        error when a frame is damaged. Every other error counts, a truncated file is only said so.
-        """
-        status = self.process.wait()
-        self.listener.join()
-        if any("matches no streams" in line for line in self.complaints):
-            raise InputError("no video stream", where=self.path, remedy="name a movie file")
-        remarks = tuple(f"[{codec} @" for codec in ignore if codec)
-        serious = [line for line in self.complaints if not line.startswith(remarks)]
-        if status or serious:
-            reason = re.sub(r"\[[^]]*\] *", "", (serious or self.complaints or ["no reason"])[0])
-            raise InputError(
-                f"does not decode ({reason.replace(f'file:{self.path}', 'it')})",
-                where=self.path,
-                remedy=REENCODE,
-            )
-
-    def close(self) -> None:
-        """Stop it if it still runs."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.listener.join()
-        self.stdout.close()
-        self.stderr.close()

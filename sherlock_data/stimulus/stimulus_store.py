@@ -140,6 +140,41 @@ def _write_video(
     flush()
 
 
+def run_movies(scan: Scan) -> tuple[RunMovie, ...]:
+    """Look into the movies of a scan.
+
+    Returns
+    -------
+    tuple of RunMovie
+        One per run with a movie, in order of scanning.
+
+    Raises
+    ------
+    UnavailableError
+        If no run has a movie.
+    InputError
+        If a movie is damaged, has no video, or its first frame does not decode.
+    """
+    if not scan.movies:
+        raise UnavailableError(
+            "no run has a movie", where=scan.dataset, remedy="name one in the catalogue's runs"
+        )
+    clock = scan.clock
+    probes = {file: probe(file) for file in sorted(set(scan.movies.values()))}
+    for movie in probes.values():
+        check_decodes(movie)
+    return tuple(
+        RunMovie(
+            run.name,
+            clock.run_offsets[run.name],
+            clock.tr_edges(run.name),
+            probes[scan.movies[run.name]],
+        )
+        for run in clock.runs
+        if run.name in scan.movies
+    )
+
+
 def plan(scan: Scan, recipe: StimulusRecipe, path: Path, catalog: Catalog) -> StorePlan:
     """Plan a stimulus store.
 
@@ -162,24 +197,8 @@ def plan(scan: Scan, recipe: StimulusRecipe, path: Path, catalog: Catalog) -> St
     InputError
         If a movie is damaged, has no video, or its first frame does not decode.
     """
-    if not scan.movies:
-        raise UnavailableError(
-            "no run has a movie", where=scan.dataset, remedy="name one in the catalogue's runs"
-        )
-    clock = scan.clock
-    probes = {file: probe(file) for file in sorted(set(scan.movies.values()))}
-    for movie in probes.values():
-        check_decodes(movie)
-    runs = tuple(
-        RunMovie(
-            run.name,
-            clock.run_offsets[run.name],
-            clock.tr_edges(run.name),
-            probes[scan.movies[run.name]],
-        )
-        for run in clock.runs
-        if run.name in scan.movies
-    )
+    clock, runs = scan.clock, run_movies(scan)
+    probes = {run.movie.path: run.movie for run in runs}
     sounding = all(run.movie.has_audio for run in runs)
     channels = min(2, *(run.movie.channels for run in runs), 2) if sounding else 0
     top_hz = min(run.movie.sample_rate for run in runs) / 2
@@ -198,8 +217,8 @@ def plan(scan: Scan, recipe: StimulusRecipe, path: Path, catalog: Catalog) -> St
         path=path,
         attrs=attrs,
         inputs=[
-            {**describe_file(file, _name(scan, file)), "sha256": m.sha256}
-            for file, m in probes.items()
+            {**describe_file(file, name_of(scan, file)), "sha256": m.sha256}
+            for file, m in sorted(probes.items())
         ],
         coords=_coords(clock, recipe, channels, top_hz),
         arrays=arrays,
@@ -284,7 +303,8 @@ def _coords(clock: Clock, recipe: StimulusRecipe, channels: int, top_hz: float) 
     return xr.Dataset(coords=coords)
 
 
-def _name(scan: Scan, path: Path) -> str:
+def name_of(scan: Scan, path: Path) -> str:
+    """Name an input as seen from the raw folder, or alone when it lies elsewhere."""
     return scan.name_of(path) if path.is_relative_to(scan.raw) else path.name
 
 

@@ -34,6 +34,8 @@ __all__ = ["DATASET", "SIZES", "synth"]
 
 #: name of the dataset and of its atlas in the catalogue that is written
 DATASET = "synth"
+#: variable of the ``features`` store that holds the planted tracks
+EXTRACTOR = "planted"
 #: files that are made at the same time
 WORKERS = 2
 #: bytes on disk per pixel of a movie, and per second of it (its sound before AAC), at most
@@ -224,15 +226,21 @@ def _write_catalog(path: Path, brain: Brain, size: Size, subjects: int, seed: in
         "runs": runs,
         "atlas": DATASET,
     }
+    recipes: dict[str, dict[str, Any]] = {"features": {"extractors": [EXTRACTOR]}}
     if "pca" in load_catalog().stores:
         # never more components than a subject's training TRs can span
-        entry["stores"] = {"pca": {"components": min(size.parcels, clock.volumes // 4)}}
+        recipes["pca"] = {"components": min(size.parcels, clock.volumes // 4)}
+    entry["stores"] = recipes
     atlas = {
         "image": "labels.nii.gz",
         "labels": "labels.tsv",
         "parcels": len(parcels),
         "networks": int(parcels["network"].nunique()),
     }
-    document = {"datasets": {DATASET: entry}, "atlases": {DATASET: atlas}}
+    document = {
+        "datasets": {DATASET: entry},
+        "atlases": {DATASET: atlas},
+        "extractors": {EXTRACTOR: {"source": "array", "file": "features.npy"}},
+    }
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     path.write_text("# Made by `sherlock-data synth`; truth.zarr holds the answer.\n" + text)

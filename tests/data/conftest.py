@@ -30,7 +30,7 @@ class RawDataset:
     raw, out : Path
     entry : dict
         The catalogue's entry; change it before building.
-    atlases, stores : dict
+    atlases, extractors, stores : dict
         Further sections of the catalogue.
     """
 
@@ -45,6 +45,7 @@ class RawDataset:
             "space": "native",
         }
         self.atlases: dict[str, Any] = {}
+        self.extractors: dict[str, Any] = {}
         self.stores: dict[str, Any] = {}
 
     def write(
@@ -75,6 +76,7 @@ class RawDataset:
         document = {
             "datasets": {"tiny": self.entry},
             "atlases": self.atlases,
+            "extractors": self.extractors,
             "stores": self.stores,
         }
         path = self.raw / "catalog.yaml"
@@ -93,6 +95,12 @@ class RawDataset:
     def path(self, name: str) -> Path:
         """Path of a store."""
         return self.out / "tiny" / f"{name}.zarr"
+
+
+@pytest.fixture(scope="session")
+def raw_dataset() -> type[RawDataset]:
+    """Make raw datasets that outlive a test: ``raw_dataset(folder)``."""
+    return RawDataset
 
 
 @pytest.fixture

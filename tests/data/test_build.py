@@ -41,7 +41,8 @@ def files(folder):
 
 def test_every_default_store_is_there(tiny_stores):
     tree = sd.open(tiny_stores)
-    assert set(tree.children) == {"volumes", "voxels", "parcels", "stimulus"}
+    everything = {"volumes", "voxels", "grey", "coarse", "parcels", "pca", "stimulus"}
+    assert set(tree.children) == everything
     for node in tree.children.values():
         assert node.attrs["Conventions"] == "CF-1.11"
         assert all(len(item["sha256"]) == 64 for item in node.attrs["inputs"])

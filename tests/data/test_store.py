@@ -81,7 +81,7 @@ def plan_for(path, subjects=2):
 def run_parts(plan, only=None):
     for part in plan.parts:
         if only is None or part.name in only:
-            store.save_part(plan.path, part.name, part.run(str(plan.path), lambda fraction: None))
+            store.run_part(plan.path, part, lambda fraction: None)
 
 
 def finish(plan):
