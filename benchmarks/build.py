@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -36,18 +37,21 @@ TR_S = 1.5
 NAME = "sherlock_movie_s1.nii.gz"
 
 
-def make_input(path: Path, volumes: int, seed: int = 0) -> None:
-    """Write smooth noise inside nilearn's MNI152 brain, two runs in one file, like the data."""
-    import nibabel
-    from isal import igzip
+def brain_mask() -> NDArray[np.bool_]:
+    """Nilearn's MNI152 brain on the grid, (z, y, x), as large as the published masks."""
     from nilearn.datasets import load_mni152_brain_mask
-    from scipy.ndimage import binary_dilation, gaussian_filter
+    from scipy.ndimage import binary_dilation
 
     from sherlock_data.grid import Grid, on_grid
 
     brain = on_grid(load_mni152_brain_mask(resolution=1), Grid(SHAPE, AFFINE, "MNI152"), "nearest")
-    brain = binary_dilation(brain > 0).T  # as large as the published masks, in stored order
-    rng = np.random.default_rng(seed)
+    return np.asarray(binary_dilation(brain > 0).T)
+
+
+def header_bytes(volumes: int) -> bytes:
+    """NIfTI-1 header of float32 on the grid, padded to where the data begin."""
+    import nibabel
+
     header = nibabel.Nifti1Header()
     header.set_data_dtype(np.float32)
     header.set_data_shape((*SHAPE, volumes))
@@ -55,9 +59,19 @@ def make_input(path: Path, volumes: int, seed: int = 0) -> None:
     header.set_zooms((3, 3, 3, TR_S))
     header.set_xyzt_units("mm", "sec")
     header["vox_offset"], header["magic"] = 352, header.single_magic
+    return bytes(header.binaryblock) + b"\0" * 4
+
+
+def make_input(path: Path, volumes: int, seed: int = 0) -> None:
+    """Write smooth noise inside nilearn's MNI152 brain, two runs in one file, like the data."""
+    from isal import igzip
+    from scipy.ndimage import gaussian_filter
+
+    brain = brain_mask()
+    rng = np.random.default_rng(seed)
     part = path.with_suffix(".part")
     with igzip.open(part, "wb", compresslevel=2) as file:
-        file.write(header.binaryblock + b"\0" * 4)
+        file.write(header_bytes(volumes))
         previous = np.zeros(brain.shape, dtype=np.float32)
         for _ in range(volumes):
             fresh = gaussian_filter(rng.standard_normal(brain.shape, dtype=np.float32), 0.85)
@@ -181,6 +195,7 @@ def main() -> None:
     parser.add_argument("--volumes", type=int, default=1976)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder of the input, made when it is not there")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures there as well")
     parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -209,6 +224,9 @@ def main() -> None:
         show(
             rows, f"one subject, {' x '.join(map(str, SHAPE))} x {args.volumes}, {size:.0f} MB gzip"
         )
+        if args.json:
+            found = {"volumes": args.volumes, "shape": list(SHAPE), "raw_mb": size, "rows": rows}
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

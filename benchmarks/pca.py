@@ -189,6 +189,7 @@ def main() -> None:
     parser.add_argument("--memory-gb", type=float, default=1.0, help="of our arrays")
     parser.add_argument("--solver", choices=("auto", "gram", "subspace"), default="auto")
     parser.add_argument("--work", choices=WORK, action="append", help="default: all")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures there as well")
     parser.add_argument("--keep", type=Path, help="keep the rows there and use them again")
     parser.add_argument("--run", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -201,7 +202,12 @@ def main() -> None:
         if not (folder / "fit.zarr").exists():
             make_rows(folder, args.rows, args.columns)
         works = args.work or list(WORK)
-        show(args, {work: measure(args, work, folder) for work in works})
+        rows = {work: measure(args, work, folder) for work in works}
+        show(args, rows)
+        if args.json:
+            keys = ("rows", "columns", "components", "memory_gb", "solver")
+            found = {**{key: getattr(args, key) for key in keys}, "works": rows}
+            args.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def list_command(catalog: Path | None, out: str, raw: Path | None, as_json: bool
         return
     print_table(
         "Datasets and stores",
-        ["dataset", "store", "kind", "state", "size", "files"],
+        ["dataset", "store", "kind", "state", "size", "raw files", "why not"],
         [
             [
                 row["dataset"],
@@ -62,6 +62,7 @@ def list_command(catalog: Path | None, out: str, raw: Path | None, as_json: bool
                 row["state"],
                 "" if row["bytes"] is None else size(row["bytes"]),
                 "here" if row["files"] else "not here",
+                row["why"] or "",
             ]
             for row in rows
         ],
@@ -173,7 +174,7 @@ def build(
         notes.print(f"note: {problem.where}: {problem.message}", soft_wrap=True, markup=False)
     options = builder.Options(scheduler, workers, overwrite, dry_run, repair)
     with BuildProgress("building") as progress:
-        outcomes = builder.build(scan, known, Path(out), stores, options, progress)
+        outcomes = builder.build(scan, known, out, stores, options, progress)
     said = {(problem.where, problem.message) for problem in scan.problems}
     for problem in (p for outcome in outcomes for p in outcome.problems):
         if (problem["where"], problem["message"]) not in said:

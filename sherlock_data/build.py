@@ -17,10 +17,16 @@ from sherlock_data import locks, repair
 from sherlock_data import store as stores
 from sherlock_data.catalog import Catalog
 from sherlock_data.contract import SUFFIX
-from sherlock_data.errors import NoSpaceError, StoreError, UnavailableError
-from sherlock_data.graph import Progress, Silent, run_parts
-from sherlock_data.provenance import completed_inputs, differences, remember_times
+from sherlock_data.errors import InputError, NoSpaceError, StoreError, UnavailableError
+from sherlock_data.graph import Progress, Silent, connect, run_parts
+from sherlock_data.provenance import (
+    completed_inputs,
+    differences,
+    has_other_lag,
+    remember_times,
+)
 from sherlock_data.recipes import Recipe
+from sherlock_data.remote import is_remote, locate
 from sherlock_data.scan import Scan
 from sherlock_data.store import StorePlan
 
@@ -41,8 +47,8 @@ class Outcome:
     ----------
     store : str
     status : str
-        ``"built"``, ``"repaired"``, ``"up to date"``, ``"skipped"``, or, on a dry run,
-        ``"planned"`` or ``"damaged"``.
+        ``"built"``, ``"repaired"``, ``"updated"`` (it records another lag now), ``"up to date"``,
+        ``"skipped"``, or, on a dry run, ``"planned"`` or ``"damaged"``.
     detail : str
         A line for people: size, or why it was skipped.
     nbytes, memory_bytes : int
@@ -82,7 +88,7 @@ class Options:
 def build(
     scan: Scan,
     catalog: Catalog,
-    out: Path,
+    out: str | Path,
     names: Sequence[str] = (),
     options: Options | None = None,
     progress: Progress | None = None,
@@ -94,7 +100,7 @@ def build(
     scan : Scan
         The dataset's files and clock, from :func:`sherlock_data.scan.resolve`.
     catalog : Catalog
-    out : Path
+    out : path or URL
         Holds one folder per dataset.
     names : sequence of str
         Stores; none: all that the dataset's inputs allow.
@@ -118,7 +124,11 @@ def build(
     """
     options, progress = options or Options(), progress or Silent()
     recipes = _wanted(scan, catalog, names)
-    folder = out / scan.dataset
+    folder = locate(out) / scan.dataset
+    if options.scheduler and not options.dry_run:
+        connect(options.scheduler).close()
+        # its workers may stand in another folder
+        folder = folder.absolute()
 
     def plan(name: str) -> StorePlan:
         return _plan(name, recipes[name], scan, folder, catalog)
@@ -135,12 +145,12 @@ def build(
         ):
             outcomes[name] = _outcome(name, plans[name], "planned")
         else:
-            outcomes[name] = _outcome(name, plans[name], "up to date", "same recipe and inputs")
+            outcomes[name] = _up_to_date(name, plans[name])
     if options.dry_run:
         return [outcomes[name] for name in recipes]
     _check_space([plans[name] for name in plans if outcomes[name].status == "planned"])
     for name, first in plans.items():
-        if outcomes[name].status != "planned":
+        if outcomes[name].status == "up to date":
             repair.tidy(first.path)
             continue
         with locks.held(first.path) as dead:
@@ -155,9 +165,24 @@ def build(
                 now = first
             if _is_to_do(now, options.overwrite, named=not names or name in names):
                 outcomes[name] = _took_over(_one(name, now, options, progress), dead)
+            elif has_other_lag(now):
+                outcomes[name] = _record_lag(name, now, options, progress)
             else:
-                outcomes[name] = _outcome(name, now, "up to date", "same recipe and inputs")
+                outcomes[name] = _up_to_date(name, now)
     return [mended.get(name, outcomes[name]) for name in recipes]
+
+
+def _up_to_date(name: str, plan: StorePlan) -> Outcome:
+    if has_other_lag(plan):
+        return _outcome(name, plan, "updated", f"would record lag_s = {plan.attrs['lag_s']:g}")
+    return _outcome(name, plan, "up to date", "same recipe and inputs")
+
+
+def _record_lag(name: str, plan: StorePlan, options: Options, progress: Progress) -> Outcome:
+    def resume(plan: StorePlan) -> Outcome:
+        return _one(name, plan, options, progress)
+
+    return _outcome(name, plan, "updated", repair.record_lag(plan, resume))
 
 
 def _took_over(outcome: Outcome, dead: locks.Holder | None) -> Outcome:
@@ -287,7 +312,11 @@ def _is_to_do(plan: StorePlan, overwrite: bool, named: bool) -> bool:
 def _outcome(name: str, plan: StorePlan, status: str, detail: str = "") -> Outcome:
     if status == "planned" and stores.state(plan.path) == "resumable":
         detail = "would be resumed"
-    return Outcome(name, status, detail, plan.nbytes, plan.memory_bytes, tuple(plan.problems))
+    problems = plan.problems
+    if status != "planned":
+        # a plan knows what headers say; the store also what reading every volume found
+        problems = stores.attributes(plan.path).get("problems", problems)
+    return Outcome(name, status, detail, plan.nbytes, plan.memory_bytes, tuple(problems))
 
 
 def _one(name: str, plan: StorePlan, options: Options, progress: Progress) -> Outcome:
@@ -297,6 +326,10 @@ def _one(name: str, plan: StorePlan, options: Options, progress: Progress) -> Ou
         stores.begin(plan)
         results = run_parts(name, plan, progress, options.scheduler, options.workers)
         stores.complete(plan, results, completed_inputs(plan, results))
+    except InputError:
+        # a mended input is another input: nothing of this build could be used
+        stores.remove(plan.path)
+        raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(
@@ -312,7 +345,7 @@ def _one(name: str, plan: StorePlan, options: Options, progress: Progress) -> Ou
 
 def _check_space(plans: Sequence[StorePlan]) -> None:
     """Refuse what cannot fit: noise hardly compresses, so the size before compression counts."""
-    local = [plan for plan in plans if "://" not in str(plan.path)]
+    local = [plan for plan in plans if not is_remote(plan.path)]
     if not local:
         return
     folder = local[0].path.parent
@@ -322,10 +355,15 @@ def _check_space(plans: Sequence[StorePlan]) -> None:
     needed = sum(plan.nbytes * (1 - _share_done(plan)) for plan in local)
     if needed > free:
         raise NoSpaceError(
-            f"the stores need up to {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            f"the stores need up to {_size(needed)}, {_size(free)} are free",
             where=folder,
             remedy="free some space or choose another --out",
         )
+
+
+def _size(nbytes: float) -> str:
+    """Bytes for people, no less than a megabyte."""
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e8 else f"{max(1, round(nbytes / 1e6))} MB"
 
 
 def _share_done(plan: StorePlan) -> float:

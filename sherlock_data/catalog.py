@@ -25,6 +25,7 @@ from pydantic import (
 from sherlock_data.errors import CatalogError, did_you_mean
 from sherlock_data.extractors import ExtractorEntry
 from sherlock_data.recipes import RECIPES, FeaturesRecipe, Recipe
+from sherlock_data.timing import read_delays
 
 T = TypeVar("T")
 
@@ -113,7 +114,8 @@ class ModelEntry(_Entry):
     """A zoo entry: an architecture with its brain layer, stimulus and widths.
 
     ``sizes`` of the brain and of each stimulus are those that entries are listed and compared at;
-    a model that is trained takes its own from the stores.
+    a model that is trained takes its own from the stores. ``delays`` are the TRs of the past that a
+    training of it sees unless it is told otherwise.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -121,8 +123,14 @@ class ModelEntry(_Entry):
     architecture: str
     brain: str
     stimulus: tuple[str, ...] = ("video", "audio")
+    delays: tuple[int, ...] = (0,)
     claimed: str | None = None
     sizes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+
+    @field_validator("delays", mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> Any:
+        return read_delays(value)
 
     @field_validator("sizes", mode="before")
     @classmethod

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from graphlib import TopologicalSorter
 from typing import Any, Protocol
 
@@ -13,6 +15,9 @@ import psutil
 from sherlock_data import store as stores
 from sherlock_data.errors import SherlockError
 from sherlock_data.store import StorePlan
+
+#: seconds within which a scheduler has to answer
+ANSWER_S = 10.0
 
 
 class Progress(Protocol):
@@ -89,9 +94,9 @@ def run_parts(
         for part in todo:
             before = [graph[other] for other in plan.after.get(part.name, ()) if other in graph]
             graph[part.name] = run(path, part, meter.of(part), before)
-        finished = dask.compute(
-            *graph.values(), scheduler="threads", num_workers=workers_for(plan, workers)
-        )
+        # leaving the pool waits for the parts that run: after a failure they would still write
+        with ThreadPoolExecutor(workers_for(plan, workers)) as pool:
+            finished = dask.compute(*graph.values(), scheduler="threads", pool=pool)
     results.update({part.name: found for part, found in zip(todo, finished, strict=True)})
     return {key: value for key, value in results.items() if value is not None}
 
@@ -123,15 +128,9 @@ def _run_on_cluster(
     address: str,
     meter: _Meter,
 ) -> list[stores.Results]:
-    from distributed import Client, as_completed
+    from distributed import KilledWorker, as_completed
 
-    try:
-        client = Client(address, timeout="10s")
-    except OSError as error:
-        raise SherlockError(
-            f"no dask scheduler answers ({error})", where=address, remedy="check --scheduler"
-        ) from error
-    with client:
+    with connect(address) as client:
         submitted: dict[str, Any] = {}
         for part in todo:
             before = [submitted[o] for o in after.get(part.name, ()) if o in submitted]
@@ -141,7 +140,50 @@ def _run_on_cluster(
         for future in as_completed(futures):
             if future.status == "finished":
                 meter.of(parts[future.key])(1.0)
-        return [future.result() for future in futures]
+            elif future.status == "error":
+                _let_running_end(client, futures)
+                break
+        try:
+            return [future.result() for future in futures if not future.cancelled()]
+        except KilledWorker as error:
+            raise SherlockError(
+                f"a part took its worker down again and again ({error.task})",
+                where=address,
+                remedy="give the workers more memory or fewer threads; build again to resume",
+            ) from error
+
+
+def connect(address: str) -> Any:
+    """Return a client of a running scheduler.
+
+    Raises
+    ------
+    SherlockError
+        If none answers: at once where the port is closed, else after ten seconds.
+    """
+    from distributed import Client
+    from distributed.comm import get_address_host_port
+
+    try:
+        # distributed itself would knock on a closed port until its time is up
+        socket.create_connection(get_address_host_port(address, strict=True), ANSWER_S).close()
+        return Client(address, timeout=ANSWER_S)
+    except (OSError, ValueError) as error:
+        raise SherlockError(
+            f"no dask scheduler answers ({str(error) or type(error).__name__})",
+            where=address,
+            remedy="check --scheduler (tcp://HOST:PORT, as the scheduler prints it)",
+        ) from error
+
+
+def _let_running_end(client: Any, futures: list[Any]) -> None:
+    """After a failure, take back what has not begun, and wait for what has: it still writes."""
+    from distributed import wait
+
+    running = {str(key) for keys in client.processing().values() for key in keys}
+    begun = [future for future in futures if future.done() or future.key in running]
+    client.cancel([future for future in futures if future not in begun])
+    wait(begun)
 
 
 class _Meter:

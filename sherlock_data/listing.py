@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from sherlock_data import store as stores
-from sherlock_data.catalog import Catalog
+from sherlock_data.build import OF_MOVIES
+from sherlock_data.catalog import Catalog, DatasetEntry
 from sherlock_data.contract import SUFFIX
-from sherlock_data.errors import SherlockError
+from sherlock_data.errors import SherlockError, StoreError
+from sherlock_data.recipes import FeaturesRecipe, ParcelsRecipe, Recipe
 from sherlock_data.scan import resolve
 
 
@@ -22,27 +25,62 @@ def list_datasets(catalog: Catalog, out: str, raw: Path) -> list[dict[str, Any]]
     Returns
     -------
     list of dict
-        ``dataset``, ``title``, ``store``, ``kind``, ``state`` (absent, resumable, complete),
-        ``bytes`` on disk (None unless complete), ``files`` (whether the raw files are in ``raw``).
+        ``dataset``, ``title``, ``store``, ``kind``, ``state`` (absent, resumable, complete;
+        ``damaged``: its manifest cannot be read; ``n/a``: this dataset cannot have it), ``why`` it
+        cannot (None: it can), ``bytes`` on disk (None unless complete), ``files`` (whether the raw
+        files are in ``raw``).
     """
     rows = []
     for dataset, entry in catalog.datasets.items():
         files = _has_files(dataset, catalog, raw)
-        for name, recipe in catalog.recipes(dataset).items():
+        recipes = catalog.recipes(dataset)
+        for name, recipe in recipes.items():
             path = f"{out.rstrip('/')}/{dataset}/{name}{SUFFIX}"
-            state = stores.state(path)
+            why = _cannot(recipe, entry, recipes)
             rows.append(
                 {
                     "dataset": dataset,
                     "title": entry.title,
                     "store": name,
                     "kind": recipe.kind,
-                    "state": state,
-                    "bytes": stores.bytes_on_disk(path) if state == "complete" else None,
+                    **_state(path, why),
+                    "why": why,
                     "files": files,
                 }
             )
     return rows
+
+
+def _state(path: str, why: str | None) -> dict[str, Any]:
+    state = stores.state(path)
+    if state == "absent" and why is not None:
+        state = "n/a"
+    if state != "complete":
+        return {"state": state, "bytes": None}
+    try:
+        return {"state": state, "bytes": stores.bytes_on_disk(path)}
+    except StoreError:
+        return {"state": "damaged", "bytes": None}
+
+
+def _cannot(recipe: Recipe, entry: DatasetEntry, recipes: Mapping[str, Recipe]) -> str | None:
+    """Why the catalogue's word alone rules a store out; the data may still rule out more."""
+    mask = getattr(recipe, "mask", None)
+    if recipe.kind in OF_MOVIES and not any(run.movie for run in entry.runs):
+        # features may also be of the annotations' text, or arrays of the user's own
+        if isinstance(recipe, FeaturesRecipe) and (recipe.files or entry.annotations):
+            return None
+        return "no run has a movie"
+    if recipe.kind == "annotations" and entry.annotations is None:
+        return "no annotations"
+    if isinstance(recipe, ParcelsRecipe) and (recipe.atlas or entry.atlas) is None:
+        return "no atlas"
+    if mask is not None and mask.grey_matter is not None and entry.space != "MNI152":
+        return f"the space is {entry.space}, the grey-matter map is in MNI152"
+    for source in recipe.sources:
+        if source in recipes and (why := _cannot(recipes[source], entry, recipes)):
+            return f"derives from {source}: {why}"
+    return None
 
 
 def _has_files(dataset: str, catalog: Catalog, raw: Path) -> bool:

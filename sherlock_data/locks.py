@@ -30,6 +30,7 @@ import fsspec
 import psutil
 
 from sherlock_data.errors import SherlockError, StoreError
+from sherlock_data.remote import file_system, is_remote, plainly
 
 SUFFIX = ".lock"
 #: a holder shows this often that it is alive
@@ -86,13 +87,15 @@ class Holder:
 
 
 @contextlib.contextmanager
-def held(path: str | Path) -> Iterator[Holder | None]:
-    """Hold the lock of a store.
+def held(path: str | Path, doing: str = "is being built") -> Iterator[Holder | None]:
+    """Hold the lock of a store, or of anything else that one process at a time may write.
 
     Parameters
     ----------
     path : path or URL
         The store.
+    doing : str
+        What a second one is told of the first.
 
     Yields
     ------
@@ -105,8 +108,10 @@ def held(path: str | Path) -> Iterator[Holder | None]:
         If another build holds it.
     """
     text = f"{path}{SUFFIX}"
-    lock: _FileLock | _ObjectLock = _ObjectLock(text) if "://" in text else _FileLock(Path(text))
-    dead = lock.acquire()
+    lock: _FileLock | _ObjectLock
+    with plainly(path):
+        lock = _ObjectLock(text, doing) if is_remote(text) else _FileLock(Path(text), doing)
+        dead = lock.acquire()
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(lock, stop), daemon=True, name="lock")
     beating.start()
@@ -120,19 +125,20 @@ def held(path: str | Path) -> Iterator[Holder | None]:
 
 def exists(path: str | Path) -> bool:
     """Whether a local store has a lock, alive or dead; one in an object store is not looked for."""
-    return "://" not in str(path) and Path(f"{path}{SUFFIX}").exists()
+    return not is_remote(path) and Path(f"{path}{SUFFIX}").exists()
 
 
 def _beat(lock: _FileLock | _ObjectLock, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
-        with contextlib.suppress(OSError):  # the next one may get through
+        # the next one may get through
+        with contextlib.suppress(OSError, StoreError), plainly(lock.where):
             lock.beat()
 
 
-def _busy(path: object, holder: Holder | None) -> StoreError:
+def _busy(path: object, holder: Holder | None, doing: str) -> StoreError:
     who = f"by {holder}" if holder else "by another process, just started"
     store = str(path).removesuffix(SUFFIX)
-    return StoreError(f"is being built {who}", where=store, remedy="wait for it, or stop it first")
+    return StoreError(f"{doing} {who}", where=store, remedy="wait for it, or stop it first")
 
 
 def _parse(data: bytes) -> Holder | None:
@@ -150,8 +156,8 @@ def _encode(holder: Holder) -> bytes:
 class _FileLock:
     """A lock file, of which this process holds the open descriptor."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, doing: str) -> None:
+        self.path, self.where, self.doing = path, str(path), doing
         self.descriptor = -1
 
     def acquire(self) -> Holder | None:
@@ -186,7 +192,7 @@ class _FileLock:
             locks_work = True
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise _busy(self.path, _parse(self._read())) from None
+                raise _busy(self.path, _parse(self._read()), self.doing) from None
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL):
                 raise
             locks_work = False
@@ -208,7 +214,7 @@ class _FileLock:
         else:
             alive = self._silence_s() < STALE_S
         if alive:
-            raise _busy(self.path, holder)
+            raise _busy(self.path, holder, self.doing)
 
     def _read(self) -> bytes:
         return os.pread(self.descriptor, 4096, 0)
@@ -234,9 +240,10 @@ class _FileLock:
 class _ObjectLock:
     """An object that is put only where there is none."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.files, self.key = fsspec.core.url_to_fs(url)
+    def __init__(self, url: str, doing: str) -> None:
+        self.where, self.doing = url, doing
+        self.files = file_system(fsspec.utils.get_protocol(url), asynchronous=False)
+        self.key = self.files._strip_protocol(url)
         self.mine = Holder.me()
 
     def acquire(self) -> Holder | None:
@@ -246,23 +253,25 @@ class _ObjectLock:
                 return dead
             holder = self._holder()
             if holder is not None and not self._is_dead(holder):
-                raise _busy(self.url, holder)
+                raise _busy(self.where, holder, self.doing)
             dead = holder
             with contextlib.suppress(FileNotFoundError):
                 self.files.rm_file(self.key)
-        raise _busy(self.url, self._holder())
+        raise _busy(self.where, self._holder(), self.doing)
 
     def _put_new(self) -> bool:
         try:
             self.files.pipe_file(self.key, _encode(self.mine), mode="create")
         except FileExistsError:
             return False
+        except (FileNotFoundError, PermissionError):  # no such bucket, or not for us
+            raise
         except (OSError, NotImplementedError, TypeError) as error:
             if getattr(error, "errno", None) == errno.EEXIST or "PreconditionFailed" in repr(error):
                 return False
             raise SherlockError(
                 f"the lock cannot be written ({error})",
-                where=self.url,
+                where=self.where,
                 remedy="the store must take conditional puts (If-None-Match)",
             ) from error
         return True

@@ -125,8 +125,17 @@ def bytes_on_disk(path: str | Path) -> int:
     return sum(size for size, _ in manifest.objects.values())
 
 
-def fingerprint(path: str | Path) -> str:
-    """SHA-256 of a complete store: of its root metadata and of every object's checksum."""
+def fingerprint(path: str | Path, lag_s: float | None = None) -> str:
+    """SHA-256 of a complete store: of its root metadata and of every object's checksum.
+
+    ``lag_s``: as if that lag were recorded in it.
+    """
     store = place(path, read_only=True)
-    parts = [read_bytes(store, key) or b"" for key in (ROOT, MANIFEST)]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    root, manifest = (read_bytes(store, key) or b"" for key in (ROOT, MANIFEST))
+    if lag_s is not None:
+        document, listed = json.loads(root), Manifest.decode(manifest)
+        document["attributes"]["lag_s"] = lag_s
+        # as zarr writes it
+        root = json.dumps(document, indent=2).encode()
+        manifest = Manifest.of(root, listed.objects).encode()
+    return hashlib.sha256(root + manifest).hexdigest()

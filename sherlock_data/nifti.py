@@ -308,6 +308,13 @@ def _short(path: Path, header: NiftiHeader, there: int) -> InputError:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     """Say in one line why a file could not be read."""
+    if isinstance(error, igzip.BadGzipFile) and "Not a gzipped file" in str(error):
+        # its first bytes were those of gzip, or it would not be inflated
+        return InputError(
+            "has bytes after the end of its gzip stream that are no gzip",
+            where=path,
+            remedy="they are not part of the scan: fetch or write the file again",
+        )
     if isinstance(error, igzip.BadGzipFile | zlib.error):
         return InputError(f"has a corrupt gzip stream ({error})", where=path, remedy=DAMAGED)
     if isinstance(error, EOFError):

@@ -14,9 +14,10 @@ import google_crc32c
 from zarr.abc.store import Store
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import FsspecStore, LocalStore, WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
 from sherlock_data.errors import StoreError
+from sherlock_data.remote import is_remote, object_store
 
 #: root metadata of a Zarr group; its appearance completes a store
 ROOT = "zarr.json"
@@ -30,10 +31,9 @@ Sum = tuple[int, int]
 
 def place(path: str | Path, read_only: bool = False) -> Store:
     """Zarr's own store object for a local folder or an fsspec URL (``s3://...``)."""
-    text = str(path)
-    if "://" in text:
-        return FsspecStore.from_url(text, read_only=read_only)
-    return LocalStore(Path(text), read_only=read_only)
+    if is_remote(path):
+        return object_store(str(path), read_only)
+    return LocalStore(Path(path), read_only=read_only)
 
 
 def build_place(path: str | Path, read_only: bool = False) -> Store:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sherlock_data import store as stores
-from sherlock_data.errors import InputError
+from sherlock_data.errors import InputError, StoreError
 from sherlock_data.manifest import TIMES
 from sherlock_data.store import Results, StorePlan
 
@@ -80,21 +80,46 @@ def differences(plan: StorePlan, attrs: Mapping[str, Any] | None = None) -> list
     reasons = []
     if attrs.get("recipe") != plan.attrs["recipe"]:
         reasons.append(f"another recipe ({_changed_keys(attrs.get('recipe'), plan)})")
-    for key in ("runs", "repetition_time_s", "space", "lag_s"):
+    for key in ("runs", "repetition_time_s", "space"):
         if attrs.get(key) != plan.attrs[key]:
             reasons.append(f"another {key} ({attrs.get(key)}, now {plan.attrs[key]})")
     if attrs.get("fitted_on") != plan.attrs.get("fitted_on"):
         reasons.append("other training TRs that it was fitted on")
-    had = {item["name"]: item for item in attrs.get("inputs", [])}
+    had = _inputs_of(attrs, plan.path)
     times = _times(plan)
     for item in plan.inputs:
         old = had.pop(item["name"], None)
         if old is None:
             reasons.append(f"no input '{item['name']}'")
-        elif old["bytes"] != item["bytes"] or not _same_content(item, old["sha256"], times):
+        elif old[0] != item["bytes"] or not _same_content(item, old[1], times, attrs):
             reasons.append(f"another '{item['name']}'")
     reasons += [f"an input '{name}' that is gone" for name in had]
     return reasons
+
+
+def _inputs_of(attrs: Mapping[str, Any], path: Path) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each input by its name, as a store recorded them."""
+    try:
+        return {
+            str(item["name"]): (int(item["bytes"]), str(item["sha256"]))
+            for item in attrs.get("inputs", [])
+        }
+    except (KeyError, TypeError, ValueError):
+        raise StoreError(
+            "does not say what it was made from: its metadata are damaged",
+            where=path,
+            remedy="run sherlock-data verify",
+        ) from None
+
+
+def has_other_lag(plan: StorePlan) -> bool:
+    """Whether a complete store that still stands records another lag than the catalogue's now.
+
+    No store but a fit depends on the lag: it is applied when a dataset pairs brain and stimulus.
+    """
+    if stores.state(plan.path) != "complete":
+        return False
+    return bool(stores.attributes(plan.path).get("lag_s") != plan.attrs["lag_s"])
 
 
 def _changed_keys(old: Any, plan: StorePlan) -> str:
@@ -105,9 +130,13 @@ def _changed_keys(old: Any, plan: StorePlan) -> str:
     return ", ".join(f"{key}: {old.get(key)}, now {new.get(key)}" for key in keys)
 
 
-def _same_content(item: dict[str, Any], sha256: str, times: dict[str, int]) -> bool:
+def _same_content(
+    item: dict[str, Any], sha256: str, times: dict[str, int], attrs: Mapping[str, Any]
+) -> bool:
     if item.get("sha256"):
-        return bool(item["sha256"] == sha256)
+        # a store whose recorded lag was changed since is the same data
+        same = item["sha256"] == sha256
+        return same or stores.fingerprint(item["path"], attrs.get("lag_s")) == sha256
     path = Path(item["path"])
     if times.get(item["name"]) == path.stat().st_mtime_ns:
         return True
@@ -122,4 +151,7 @@ def remember_times(plan: StorePlan) -> None:
 
 def _times(plan: StorePlan) -> dict[str, int]:
     data = stores.read_bytes(stores.place(plan.path, read_only=True), TIMES)
-    return dict(json.loads(data)) if data else {}
+    try:
+        return dict(json.loads(data or b"{}"))
+    except (ValueError, TypeError):  # damaged: the inputs are read again
+        return {}

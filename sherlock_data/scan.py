@@ -315,6 +315,14 @@ def _movies(clock: Clock, raw: Path, found: Findings) -> tuple[Clock, dict[str, 
                 found.note("movie-missing", run.name, f"the catalogue names no movie: {left}")
         elif (raw / run.movie).is_file():
             movies[run.name] = raw / run.movie
+            if run.movie_start_s < 0:
+                found.note(
+                    "movie-starts-late",
+                    run.name,
+                    f"movie_start_s is {run.movie_start_s:g}: the movie begins "
+                    f"{-run.movie_start_s:g} s after the run's first volume, and the TRs before it "
+                    "have no stimulus (a movie already running then has a positive movie_start_s)",
+                )
         else:
             found.note("movie-missing", run.name, f"no file {raw / run.movie}: {left}")
         runs.append(run if run.name in movies else replace(run, movie=None))

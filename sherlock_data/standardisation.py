@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from sherlock_data import store
@@ -28,6 +27,19 @@ IntArray = NDArray[np.int64]
 CONSTANT = 1e-6
 #: TRs read from a store at once
 READ_TRS = 128
+
+
+class Series(Protocol):
+    """BOLD of several subjects, (S, T, V): an array of a store, or what reads like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(S, T, V)."""
+        ...
+
+    def __getitem__(self, key: tuple[int, slice], /) -> Any:
+        """Return one subject's TRs, (n, V)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ def pieces(trs: IntArray, runs: IntArray, most: int = READ_TRS) -> list[slice]:
 
 
 def fit_subject(
-    bold: zarr.Array[Any],
+    bold: Series,
     row: int,
     starts: Sequence[int],
     valid: BoolArray,
@@ -80,7 +92,7 @@ def fit_subject(
 
     Parameters
     ----------
-    bold : zarr.Array, shape (S, T, V)
+    bold : Series, shape (S, T, V)
     row : int
         The subject.
     starts : sequence of int

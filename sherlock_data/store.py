@@ -9,7 +9,7 @@ completion, on a disk as on S3. What a resumed build must know lies beside the s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from sherlock_data.objects import (
 )
 from sherlock_data.parts import load_part, run_part, save_part
 from sherlock_data.plan import ArraySpec, Part, Results, StorePlan
+from sherlock_data.remote import is_remote, plainly
 
 __all__ = [
     "ROOT",
@@ -76,22 +77,29 @@ __all__ = [
 
 def state(path: str | Path) -> str:
     """Return ``"absent"``, ``"resumable"`` or ``"complete"``."""
-    if not _may_exist(path):
-        return "resumable" if _may_exist(f"{path}{BUILD_SUFFIX}") else "absent"
-    if sync(place(path, read_only=True).exists(ROOT)):
-        return "complete"
-    return "resumable" if _may_exist(f"{path}{BUILD_SUFFIX}") else "absent"
+    with plainly(path):
+        if _may_exist(path) and sync(place(path, read_only=True).exists(ROOT)):
+            return "complete"
+        return "resumable" if _is_begun(path) else "absent"
 
 
 def _may_exist(path: str | Path) -> bool:
-    return "://" in str(path) or Path(path).is_dir()
+    return is_remote(path) or Path(path).is_dir()
+
+
+def _is_begun(path: str | Path) -> bool:
+    """Whether a build has left something beside a store."""
+    beside = f"{path}{BUILD_SUFFIX}"
+    if not is_remote(path):
+        return Path(beside).is_dir()
+    return bool(list_keys(place(beside, read_only=True)))
 
 
 def identity(plan: StorePlan) -> dict[str, Any]:
     """Return what makes two builds the same: recipe, clock, and inputs that did not change."""
     told_by = ("name", "bytes", "modified_ns", "sha256")
     inputs = [{key: item.get(key) for key in told_by} for item in plan.inputs]
-    keys = ("recipe", "runs", "repetition_time_s", "lag_s", "space", "fitted_on")
+    keys = ("recipe", "runs", "repetition_time_s", "space", "fitted_on")
     return {**{key: plan.attrs.get(key) for key in keys}, "inputs": inputs}
 
 
@@ -127,7 +135,10 @@ def begin(plan: StorePlan) -> None:
 def _identity_of(path: str | Path) -> Any:
     """Identity of the plan that an unfinished build follows; None where there is none."""
     found = read_bytes(build_place(path, read_only=True), "plan.json")
-    return None if found is None else json.loads(found)
+    try:
+        return None if found is None else json.loads(found)
+    except ValueError:  # damaged: the build starts anew
+        return None
 
 
 def _drop_partial(store: Store) -> None:
@@ -188,7 +199,7 @@ def remove(path: str | Path) -> None:
     if _may_exist(path):
         sync(place(path).delete(ROOT))
         clear(place(path))
-    if _may_exist(f"{path}{BUILD_SUFFIX}"):
+    if _is_begun(path):
         clear(build_place(path))
 
 
@@ -196,7 +207,7 @@ def tidy(path: str | Path) -> None:
     """Delete what a build that was killed just after completion left; a store stays as it is."""
     if state(path) != "complete":
         return
-    if _may_exist(f"{path}{BUILD_SUFFIX}"):
+    if _is_begun(path):
         clear(build_place(path))
     if isinstance(store := place(path), LocalStore):
         for partial in store.root.glob(f"*{PARTIAL}"):
@@ -213,12 +224,12 @@ def attributes(path: str | Path) -> dict[str, Any]:
             remedy="run sherlock-data build",
         )
     try:
-        found: Mapping[str, Any] = json.loads(data)["attributes"]
+        found = json.loads(data)["attributes"]
     except (ValueError, KeyError, TypeError):
-        raise StoreError(
-            "its root metadata cannot be read", where=path, remedy="build it again with --overwrite"
-        ) from None
-    return dict(found)
+        raise _unreadable(path) from None
+    if not isinstance(found, dict):
+        raise _unreadable(path)
+    return found
 
 
 def open_store(path: str | Path) -> xr.Dataset:
@@ -247,10 +258,25 @@ def open_store(path: str | Path) -> xr.Dataset:
             where=path,
             remedy="upgrade sherlock-zoo or build the store again",
         )
-    dataset: xr.Dataset = xr.open_zarr(
-        place(path, read_only=True), consolidated=True, zarr_format=3, decode_timedelta=False
-    )
+    try:
+        with plainly(path):
+            dataset: xr.Dataset = xr.open_zarr(
+                place(path, read_only=True),
+                consolidated=True,
+                zarr_format=3,
+                decode_timedelta=False,
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path) from error
     return dataset
+
+
+def _unreadable(path: str | Path) -> StoreError:
+    return StoreError(
+        "its metadata cannot be read",
+        where=path,
+        remedy="run sherlock-data verify, then build with --repair (or --overwrite)",
+    )
 
 
 def open_path(path: str | Path) -> xr.Dataset | xr.DataTree:
@@ -285,12 +311,13 @@ def list_folder(folder: str | Path) -> dict[str, str]:
     """Everything in a dataset's folder that is called a store, finished or not."""
     text = str(folder).rstrip("/")
     names: Iterable[str]
-    if "://" in text:
+    if is_remote(text):
 
         async def entries() -> list[str]:
             return [key async for key in place(text, read_only=True).list_dir("")]
 
-        names = sync(entries())
+        with plainly(text):
+            names = sync(entries())
     else:
         names = [p.name for p in Path(text).iterdir()] if Path(text).is_dir() else []
     stores = sorted(name for name in names if name.endswith(contract.SUFFIX))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -228,6 +229,25 @@ def seconds_from_trs(first: ArrayLike, last: ArrayLike, tr_s: float) -> tuple[Fl
 def frames_per_tr(tr_s: float, frame_rate: str | float | Fraction) -> Fraction:
     """Return how many frames a TR holds, exactly (37.5 for 25 fps and 1.5 s)."""
     return Fraction(str(tr_s)) * Fraction(frame_rate)
+
+
+def read_delays(value: Any) -> Any:
+    """Read TRs of the past as a person writes them: ``3``, ``0,1,2`` as a list, or ``"0..44"``.
+
+    Parameters
+    ----------
+    value : Any
+        A whole number, a sequence of them, or the first and the last of a range in text.
+
+    Returns
+    -------
+    Any
+        A tuple of int; what is none of these comes back as it is, for the caller to refuse.
+    """
+    first, dots, last = str(value).partition("..")
+    if isinstance(value, str) and dots and first.isdigit() and last.isdigit():
+        return tuple(range(int(first), int(last) + 1))
+    return (value,) if isinstance(value, str | int) else value
 
 
 def shifted_index(clock: Clock, shift: int, volumes: Sequence[int] | None = None) -> IntArray:

@@ -25,6 +25,7 @@ from sherlock_data.graph import Progress, Silent
 from sherlock_data.manifest import MANIFEST, TIMES, read_manifest
 from sherlock_data.objects import ROOT, Sum, list_keys, place, read_bytes
 from sherlock_data.parts import KEPT, read_kept
+from sherlock_data.remote import is_remote, plainly
 
 THREADS = 4
 BLOCK_BYTES = 4 * 1024 * 1024
@@ -118,9 +119,10 @@ def find(paths: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def _is_there(path: str) -> bool:
-    if "://" not in path:
+    if not is_remote(path):
         return Path(path).is_dir()
-    return stores.state(path) != "absent" or bool(list_keys(place(path, read_only=True)))
+    with plainly(path):
+        return stores.state(path) != "absent" or bool(list_keys(place(path, read_only=True)))
 
 
 def examine(path: str | Path, progress: Progress | None = None) -> list[Damage]:

@@ -33,7 +33,8 @@ VARIABLE = "select='if(lt(t,2),1,not(mod(n,5)))'"
     [
         pytest.param("25", Fraction(25), id="25fps"),
         pytest.param("24", Fraction(24), id="24fps"),
-        pytest.param("30000/1001", Fraction(30000, 1001), id="ntsc"),
+        pytest.param("24000/1001", Fraction(24000, 1001), id="23.976fps"),
+        pytest.param("30000/1001", Fraction(30000, 1001), id="29.97fps"),
     ],
 )
 @pytest.mark.parametrize("name", ["movie.mp4", "movie.mkv"])
@@ -91,12 +92,14 @@ def test_a_grey_level_comes_back_as_it_is(make_movie, width, height):
     np.testing.assert_allclose(levels - expected, 0, atol=LEVEL / 64)
 
 
-def test_sound_begins_where_its_packets_say(make_movie):
-    later = ("-af", "asetpts=PTS+1.25/TB", "-c:v", "ffv1", "-c:a", "pcm_f32le")
+@pytest.mark.parametrize("later_s", [0.25, 1.25, 3.0])
+def test_sound_begins_where_its_packets_say(make_movie, later_s):
+    later = ("-af", f"asetpts=PTS+{later_s}/TB", "-c:v", "ffv1", "-c:a", "pcm_f32le")
     movie = probe(make_movie(sound="aevalsrc=0.5:s=8000", options=later))
     heard = np.concatenate(list(sound(movie, 1)), axis=1)
     assert heard.dtype == np.float32
-    assert np.flatnonzero(heard[0])[0] == pytest.approx(1.25 * 8000, abs=8)
+    assert np.flatnonzero(heard[0])[0] == pytest.approx(later_s * 8000, abs=8)
+    assert next(frames(movie, 4, 2)).start_s == 0
 
 
 def test_a_container_that_starts_late_starts_at_zero(make_movie):

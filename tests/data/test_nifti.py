@@ -249,7 +249,12 @@ RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
             "goes on after the 11 volumes",
             id="data-go-on-gzipped",
         ),
-        pytest.param("a.nii.gz", lambda p: gz(p) + b"junk" * 9, "corrupt gzip", id="then-junk"),
+        pytest.param(
+            "a.nii.gz",
+            lambda p: gz(p) + b"junk" * 9,
+            "bytes after the end of its gzip stream",
+            id="then-junk",
+        ),
         pytest.param(
             "a.nii.gz",
             lambda p: gz(p)[:-8] + b"\0\0\0\0" + gz(p)[-4:],

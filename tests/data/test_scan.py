@@ -204,6 +204,17 @@ def test_repetition_time(
         assert "1.5 s" in scan.problems[0].message
 
 
+def test_a_movie_that_starts_after_its_run_is_noted(tmp_path: Path) -> None:
+    bold(tmp_path / "s1.nii.gz", 10)
+    (tmp_path / "one.mp4").touch()
+    run = {"name": "run-1", "volumes": 10, "movie": "one.mp4", "movie_start_s": -6.0}
+    scan = resolve("movie", entry(runs=[run]), tmp_path)
+    (problem,) = scan.problems
+    assert (problem.code, problem.where) == ("movie-starts-late", "run-1")
+    assert "begins 6 s after the run's first volume" in problem.message
+    assert scan.clock.runs[0].movie_start_s == -6.0
+
+
 def test_movies_that_are_there_and_not(tmp_path: Path) -> None:
     bold(tmp_path / "s1.nii.gz", 10)
     (tmp_path / "one.mp4").touch()

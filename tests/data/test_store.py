@@ -226,3 +226,40 @@ def test_a_schema_we_do_not_know_is_refused(built, attrs, message):
 def test_opening_nothing_names_the_command(tmp_path, name):
     with pytest.raises(StoreError, match="sherlock-data build"):
         sd.open(tmp_path / "nowhere" / name)
+
+
+GARBAGE = [
+    pytest.param(b"\xff\xfe\x00", id="not-utf-8"),
+    pytest.param(b"?", id="not-json"),
+    pytest.param(b"[]", id="no-object"),
+    pytest.param(b'{"attributes": 3}', id="attributes-are-a-number"),
+    pytest.param(b'{"attributes": {"schema_version": 1}}', id="nothing-of-zarr"),
+    pytest.param(
+        b'{"attributes": {"schema_version": 1}, "zarr_format": 3, "node_type": "group", '
+        b'"consolidated_metadata": {"kind": "inline", "metadata": {"bold": {}}}}',
+        id="arrays-without-metadata",
+    ),
+]
+
+
+@pytest.mark.parametrize("data", GARBAGE)
+def test_garbage_for_metadata_is_one_line(built, data):
+    (built / "zarr.json").write_bytes(data)
+    with pytest.raises(
+        StoreError, match=r"volumes\.zarr: its metadata cannot be read; run"
+    ) as said:
+        sd.open(built)
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"?", b"[]"])
+def test_garbage_for_a_plan_starts_the_build_anew(path, data):
+    plan = plan_for(path)
+    store.begin(plan)
+    run_parts(plan, only={"sub-01"})
+    path.with_name("volumes.zarr.build").joinpath("plan.json").write_bytes(data)
+    store.begin(plan_for(path))
+    assert store.load_part(path, "sub-01") is None
+    run_parts(plan)
+    finish(plan)
+    assert store.state(path) == "complete"

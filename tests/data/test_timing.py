@@ -1,6 +1,7 @@
 """The one clock: every second belongs to the TR that covers it, and none is stretched."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sherlock_data.timing import (
     Run,
     frames_per_tr,
     overlaps,
+    read_delays,
     seconds_from_trs,
     shifted_index,
 )
@@ -137,3 +139,82 @@ def test_one_based_tr_columns():
     assert stop.tolist() == [12.0, 15.0]
     with pytest.raises(InputError):
         seconds_from_trs([5], [4], 1.5)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        pytest.param("0..3", (0, 1, 2, 3), id="range"),
+        pytest.param("2..2", (2,), id="range-of-one"),
+        pytest.param(4, (4,), id="number"),
+        pytest.param([0, 2], [0, 2], id="list"),
+        pytest.param("0:45", ("0:45",), id="left-for-the-caller-to-refuse"),
+    ],
+)
+def test_delays_as_a_person_writes_them(written, read):
+    assert read_delays(written) == read
+
+
+RATES = [Fraction(24000, 1001), Fraction(24), Fraction(25), Fraction(30000, 1001)]
+
+
+def exact_seconds(starts, ends, edges):
+    """Seconds that every frame and TR share, in fractions: {(frame, TR): seconds}."""
+    found = {}
+    for frame, (a, b) in enumerate(zip(starts, ends, strict=True)):
+        for tr, (first, last) in enumerate(pairwise(edges)):
+            shared = min(b, last) - max(a, first)
+            if shared > 0:
+                found[frame, tr] = shared
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    tr_s=st.fractions(Fraction(1, 2), 3, max_denominator=20),
+    start_s=st.fractions(-4, 6, max_denominator=20),
+    volumes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    rate=st.one_of(
+        st.sampled_from(RATES),
+        st.lists(st.fractions(Fraction(1, 60), 1, max_denominator=1000), min_size=5, max_size=5),
+    ),
+    seconds=st.integers(1, 9),
+)
+def test_frames_of_any_rate_lie_in_the_trs_that_show_them(tr_s, start_s, volumes, rate, seconds):
+    """``rate``: frames per second, or the seconds that five frames stay, over and over."""
+    steps = [1 / rate] if isinstance(rate, Fraction) else rate
+    starts = [Fraction(0)]
+    while starts[-1] < seconds:
+        starts.append(starts[-1] + steps[(len(starts) - 1) % len(steps)])
+    starts, ends = starts[:-1], starts[1:]
+    runs = [
+        Run(f"run-{i}", n, movie="m.mkv", movie_start_s=float(start_s))
+        for i, n in enumerate(volumes)
+    ]
+    clock = Clock(float(tr_s), tuple(runs))
+    offset = 0
+    for run in runs:
+        exact_edges = [start_s + k * tr_s for k in range(run.volumes + 1)]
+        edges = clock.tr_edges(run.name)
+        np.testing.assert_allclose(edges, [float(edge) for edge in exact_edges], atol=1e-9)
+        shared = overlaps([float(t) for t in starts], [float(t) for t in ends], edges)
+        wanted = exact_seconds(starts, ends, exact_edges)
+        found = np.zeros((len(starts), run.volumes))
+        found[shared.source, shared.target] = shared.seconds
+        right = np.zeros_like(found)
+        for (frame, tr), value in wanted.items():
+            right[frame, tr] = float(value)
+        np.testing.assert_allclose(found, right, atol=1e-9)
+        covered = right.sum(axis=0)
+        np.testing.assert_allclose(shared.covered, covered, atol=1e-9)
+        if isinstance(rate, Fraction):
+            whole = np.isclose(covered, float(tr_s), atol=1e-9)
+            per_tr = covered[whole] * float(rate)
+            np.testing.assert_allclose(per_tr, float(frames_per_tr(float(tr_s), str(rate))))
+        # every run counts on from the one before it on the scan's clock, and from 0 on its own
+        assert clock.run_offsets[run.name] == offset
+        piece = clock.run_slice(run.name)
+        own = np.arange(run.volumes) * float(tr_s)
+        np.testing.assert_allclose(clock.run_time()[piece], own, atol=1e-9)
+        np.testing.assert_allclose(clock.time()[piece], offset * float(tr_s) + own, atol=1e-9)
+        offset += run.volumes

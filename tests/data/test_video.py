@@ -30,6 +30,12 @@ def expected_levels(starts, ends, levels, edges):
         pytest.param("25", "null", np.arange(150) / 25, np.arange(150), id="25fps-37.5-per-TR"),
         pytest.param("24", "null", np.arange(144) / 24, np.arange(144), id="24fps-36-per-TR"),
         pytest.param(
+            "24000/1001", "null", np.arange(144) * 1001 / 24000, np.arange(144), id="23.976fps"
+        ),
+        pytest.param(
+            "30000/1001", "null", np.arange(180) * 1001 / 30000, np.arange(180), id="29.97fps"
+        ),
+        pytest.param(
             "25",
             VARIABLE,
             np.r_[np.arange(50), np.arange(50, 150, 5)] / 25,
@@ -38,7 +44,7 @@ def expected_levels(starts, ends, levels, edges):
         ),
     ],
 )
-@pytest.mark.parametrize("start_s", [0.0, 0.7])
+@pytest.mark.parametrize("start_s", [0.0, 0.7, 1.2])
 def test_frames_count_for_the_seconds_they_are_shown(
     make_movie, rate, after, starts, levels, start_s
 ):
@@ -60,6 +66,17 @@ def test_a_picture_does_not_depend_on_how_many_frames_are_in_memory(make_movie, 
     monkeypatch.setattr("sherlock_data.stimulus.video.BLOCK_VALUES", 3 * 8 * 6 * 7)
     in_sevens = np.stack([tr.picture for tr in tr_pictures(movie, edges, 8, 6)])
     np.testing.assert_array_equal(whole, in_sevens)
+
+
+def test_a_movie_that_starts_late_covers_less(make_movie):
+    """The run's first volume is 2 s before the movie's first frame."""
+    shown = {
+        tr.tr: tr for tr in tr_pictures(probe(make_movie(sound=None)), [-2, -0.5, 1, 2.5], 4, 2)
+    }
+    assert 0 not in shown or shown[0].covered_s == 0
+    assert shown[1].covered_s == pytest.approx(1.0, abs=1e-5)
+    assert np.all(np.abs(shown[1].picture - np.arange(25).mean()) <= 0.52)
+    assert shown[2].covered_s == pytest.approx(1.5, abs=1e-5)
 
 
 def test_a_movie_that_ends_early_covers_less(make_movie):
