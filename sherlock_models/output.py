@@ -19,7 +19,7 @@ class Output:
     read : Tensor, (B, U)
         What the decoder read: `brain` through the channel, 0 where there is no signal.
     stimulus : dict of Tensor
-        The decoded current TR: `video` (B, 3, H, W), every other stimulus (B, F).
+        The decoded current TR: pictures (B, 3, H, W), every other stimulus (B, F).
     """
 
     brain: Tensor

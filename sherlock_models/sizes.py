@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from sherlock_data.errors import ConfigError
 
+#: reserved name of a stimulus: the sample's own brain, standardised and flat
+BRAIN = "brain"
+#: name of the stimulus that is a sound's raw samples, which is convolved over time
+WAVEFORM = "waveform"
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -15,8 +20,8 @@ class Sizes:
     Attributes
     ----------
     stimulus : dict
-        By name, in the order a dense layer concatenates them: (H, W, 3) of `video`, (F,) of every
-        other stimulus.
+        By name, in the order a dense layer concatenates them: (H, W, 3) of a picture (`video`,
+        `frame`), (F,) of every other stimulus.
     brain : tuple of int
         (units,) of voxels, parcels or components, (x, y, z) of a grid.
     delays : tuple of int
@@ -43,13 +48,14 @@ class Sizes:
                 where="sizes",
                 remedy="a model needs at least one of each",
             )
-        for name, shape in {**self.stimulus, "brain": self.brain}.items():
-            wanted = (3,) if name == "video" else (1, 3) if name == "brain" else (1,)
-            if len(shape) not in wanted or min(shape) < 1:
+        for name, shape in [*self.stimulus.items(), ("the brain layer", self.brain)]:
+            wanted = (3,) if name == "video" else (1, 3)
+            colours = len(shape) == 3 and name in self.stimulus and shape[2] != 3
+            if len(shape) not in wanted or min(shape) < 1 or colours:
                 raise ConfigError(
                     f"{name} has the shape {shape}",
                     where="sizes",
-                    remedy="video is (height, width, 3), the brain (units,) or (x, y, z), "
+                    remedy="a picture is (height, width, 3), the brain (units,) or (x, y, z), "
                     "any other stimulus (features,)",
                 )
 
@@ -59,9 +65,9 @@ class Sizes:
         return math.prod(self.brain)
 
     @property
-    def vectors(self) -> dict[str, int]:
-        """Features of every stimulus that is no video, in order."""
-        return {name: shape[0] for name, shape in self.stimulus.items() if name != "video"}
+    def pictures(self) -> tuple[str, ...]:
+        """Names of the stimuli that are pictures, in order."""
+        return tuple(name for name, shape in self.stimulus.items() if len(shape) == 3)
 
     @property
     def features(self) -> int:
@@ -69,10 +75,10 @@ class Sizes:
         return sum(math.prod(shape) for shape in self.stimulus.values())
 
     def input_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one sample as the encoder sees it: (D, 3, H, W) of video, (D, F) of a vector."""
+        """Shape of one sample as the encoder sees it: (D, 3, H, W) or (D, F)."""
         return (len(self.delays), *self.output_shape(name))
 
     def output_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one sample as the decoder gives it: (3, H, W) of video, (F,) of a vector."""
+        """Shape of one sample as the decoder gives it: (3, H, W) or (F,)."""
         shape = self.stimulus[name]
-        return (shape[2], *shape[:2]) if name == "video" else shape
+        return (shape[2], *shape[:2]) if len(shape) == 3 else shape

@@ -3,12 +3,15 @@
 Legend: T = TRs, F = features, H, W = height and width of the video.
 
 `video` is the mean picture of each TR; `audio` is `audio_bands` flattened; `annotations` every
-numeric and one-hot variable of that store; any other name is a variable of one of the stores with
+numeric and one-hot variable of that store; `frame` and `waveform` are full-resolution pictures and
+raw sound (`sherlock_models.frame_stimuli`); any other name is a variable of one of the stores with
 the dim `time`, such as an extractor of `features`, flattened to a vector.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sherlock_data import store
+from sherlock_data.catalog import load_catalog
 from sherlock_data.errors import ConfigError, StoreError, did_you_mean
 from sherlock_data.stimulus.annotations import feature_names as label_names
+from sherlock_data.timing import Clock, Run
+from sherlock_models import frame_stimuli
+from sherlock_models.sizes import WAVEFORM
 
 #: stores that hold stimuli, in the order they are searched
 STORES = ("stimulus", "annotations", "features")
@@ -49,6 +56,11 @@ class StimulusTable:
         return self.values.ndim == 4
 
     @property
+    def one_scale(self) -> bool:
+        """Pixels, and samples of a sound, share their unit and keep their proportions."""
+        return self.is_video or self.name == WAVEFORM
+
+    @property
     def size(self) -> tuple[int, ...]:
         """(H, W, 3) of a video, (F,) of a vector."""
         shape = tuple(self.values.shape[1:])
@@ -66,10 +78,11 @@ def store_of(folder: str, name: str) -> str:
         If no built store has such a variable.
     """
     built = store.list_stores(folder)
-    if name == "annotations":
-        if name not in built:
-            raise _not_built(folder, name)
-        return name
+    alone = frame_stimuli.STORE if frame_stimuli.is_from_frames(name) else name
+    if alone in ("annotations", frame_stimuli.STORE):
+        if alone not in built:
+            raise _not_built(folder, alone)
+        return alone
     wanted = ALIASES.get(name, name)
     known: list[str] = []
     for candidate in STORES:
@@ -81,6 +94,8 @@ def store_of(folder: str, name: str) -> str:
         known += [str(v) for v in variables if not str(v).startswith("has_")]
     if "stimulus" not in built and (wanted == "video" or wanted.startswith("audio")):
         raise _not_built(folder, "stimulus")
+    if "features" not in built and wanted in load_catalog().extractors:
+        raise _not_built(folder, "features")
     lacking = "the movie has no sound" if wanted.startswith("audio") else "no built store has it"
     raise ConfigError(
         f"no stimulus '{name}': {lacking}",
@@ -98,6 +113,8 @@ def _not_built(folder: str, name: str) -> StoreError:
 def size_of(folder: str, name: str) -> tuple[int, ...]:
     """Size of a stimulus from metadata alone: (height, width, 3) or (features,)."""
     data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
+    if frame_stimuli.is_from_frames(name):
+        return frame_stimuli.size_of(data, name)
     if name == "annotations":
         return (sum(_columns(data[v]) for v in label_names(data)),)
     variable = data[ALIASES.get(name, name)]
@@ -114,12 +131,12 @@ def load_stimulus(folder: str, name: str) -> StimulusTable:
     folder : str
         Dataset folder.
     name : str
-        `video`, `audio`, `annotations`, or a variable's name.
+        `video`, `audio`, `annotations`, `frame`, `waveform`, or a variable's name.
     """
     data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
-    shown = np.ones(data.sizes["time"], dtype=np.bool_)
-    if "has_stimulus" in data:
-        shown &= data["has_stimulus"].values
+    if frame_stimuli.is_from_frames(name):
+        return StimulusTable(name, *frame_stimuli.load(data, name, clock_of(folder, name)))
+    shown = _shown(data)
     if name == "video":
         video = data["video"].transpose("time", "rgb", "height", "width").values
         values = torch.from_numpy(np.ascontiguousarray(video))
@@ -132,9 +149,72 @@ def load_stimulus(folder: str, name: str) -> StimulusTable:
     return StimulusTable(name, torch.from_numpy(vectors), shown)
 
 
+def present_at(folder: str, name: str) -> NDArray[np.bool_]:
+    """TRs that have a stimulus, (T,), as `load_stimulus` finds them; no picture is read."""
+    if name == "video":
+        return _shown(store.open_store(f"{folder}/{store_of(folder, name)}.zarr"))
+    return load_stimulus(folder, name).present
+
+
+def names_there(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the names that a built store has."""
+    found = []
+    for name in names:
+        with contextlib.suppress(ConfigError, StoreError):
+            store_of(folder, name)
+            found.append(name)
+    return tuple(found)
+
+
+def _shown(data: xr.Dataset) -> NDArray[np.bool_]:
+    shown = np.ones(data.sizes["time"], dtype=np.bool_)
+    return shown & data["has_stimulus"].values if "has_stimulus" in data else shown
+
+
+def read_clock(repetition_time_s: float, run_of_tr: NDArray[np.object_]) -> Clock:
+    """Rebuild the scan clock from a store: its TR and the run of every TR."""
+    names = [str(name) for name in run_of_tr]
+    runs = tuple(Run(name, names.count(name)) for name in dict.fromkeys(names))
+    return Clock(float(repetition_time_s), runs)
+
+
+def clock_of(folder: str, name: str) -> Clock:
+    """Return the scan clock of the store that holds a stimulus.
+
+    The store `frames` counts frames; its TRs are those of the stores beside it.
+
+    Raises
+    ------
+    StoreError
+        If frames do not lie on the clock of the other stores, or there is no other.
+    """
+    path = f"{folder}/{store_of(folder, name)}.zarr"
+    data = store.open_store(path)
+    if "time" in data.dims:
+        return read_clock(data.attrs["repetition_time_s"], data["run"].values)
+    for other in store.list_stores(folder).values():
+        beside = store.open_store(other)
+        if "time" not in beside.dims:
+            continue
+        clock = read_clock(beside.attrs["repetition_time_s"], beside["run"].values)
+        if not frame_stimuli.check_clock(data, clock):
+            raise StoreError(
+                f"its frames are not on the clock of {other}",
+                where=path,
+                remedy="build both from the same catalogue entry",
+            )
+        return clock
+    raise StoreError(
+        "no store beside it tells the scan's TRs", where=path, remedy="build a brain store first"
+    )
+
+
 def feature_names(folder: str, name: str) -> list[str]:
     """Name of every feature of a vector stimulus, e.g. `speaking` or `audio_bands[0,3]`."""
     data = store.open_store(f"{folder}/{store_of(folder, name)}.zarr")
+    if name == WAVEFORM:
+        (samples,) = frame_stimuli.size_of(data, name)
+        return [f"{name}[{sample}]" for sample in range(samples)]
     names = label_names(data) if name == "annotations" else [ALIASES.get(name, name)]
     labels: list[str] = []
     for variable in names:

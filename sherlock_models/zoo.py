@@ -1,13 +1,14 @@
 """The registry: zoo entries of the catalogue, made into models.
 
 A new entry is a row of the catalogue when an architecture fits. When none does, it is one file in
-`architectures/` (options, trunk, decoder, `build`) and a line in `ARCHITECTURES`.
+`architectures/` (options, trunk, decoder, `build`) and a row; see docs/how-to/new-entry.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,22 @@ from pydantic import ValidationError
 
 from sherlock_data.catalog import Catalog, ModelEntry, load_catalog
 from sherlock_data.errors import ConfigError, StoreError, did_you_mean
-from sherlock_models.architectures import conv, dense
-from sherlock_models.architectures.autoencoder import BrainAutoencoder, Options
+from sherlock_models import architectures
+from sherlock_models.architectures.autoencoder import Architecture, BrainAutoencoder, Options
 from sherlock_models.sizes import Sizes
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """How the entries of one architecture are built.
-
-    Attributes
-    ----------
-    options : type of Options
-        Keys it knows, with their defaults.
-    build : callable
-        (Sizes, its options) -> BrainAutoencoder.
-    """
-
-    options: type[Options]
-    build: Callable[[Sizes, Any], BrainAutoencoder]
+def find_architectures() -> dict[str, Architecture]:
+    """Return every architecture of the folder `architectures`, by the name of its file."""
+    found = {}
+    for module in pkgutil.iter_modules(architectures.__path__):
+        known = importlib.import_module(f"{architectures.__name__}.{module.name}")
+        if hasattr(known, "ARCHITECTURE"):
+            found[module.name] = known.ARCHITECTURE
+    return found
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "conv": Architecture(conv.ConvOptions, conv.build),
-    "dense": Architecture(dense.DenseOptions, dense.build),
-}
+ARCHITECTURES: dict[str, Architecture] = find_architectures()
 
 
 def build_model(
@@ -117,7 +109,9 @@ def reference_sizes(entry: ModelEntry) -> Sizes | None:
     if any(name not in entry.sizes for name in ("brain", *entry.stimulus)):
         return None
     return Sizes(
-        stimulus={name: entry.sizes[name] for name in entry.stimulus}, brain=entry.sizes["brain"]
+        stimulus={name: entry.sizes[name] for name in entry.stimulus},
+        brain=entry.sizes["brain"],
+        delays=entry.delays,
     )
 
 

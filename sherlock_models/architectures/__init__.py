@@ -1,1 +1,1 @@
-"""One file per architecture: its options, trunk, decoder and `build`."""
+"""One file per architecture: its options, trunk, decoder, `build` and `ARCHITECTURE`."""

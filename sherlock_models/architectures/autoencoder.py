@@ -7,11 +7,16 @@ An architecture brings two modules and is done:
 
 - a *trunk*, dict of stimuli -> (B, H), whose last ReLU is left out;
 - a *decoder*, (B, U) -> dict of stimuli. It is handed the brain layer and nothing else.
+
+Its file in this folder ends with ``ARCHITECTURE = Architecture(options, build)``; the catalogue's
+rows know it by the file's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -115,7 +120,7 @@ class BrainAutoencoder(nn.Module):
         Parameters
         ----------
         stimulus : dict of Tensor
-            `video` (B, D, 3, y, x), every other stimulus (B, D, F).
+            Pictures (B, D, 3, y, x), every other stimulus (B, D, F).
         subject : Tensor of int64, (B,), optional
             Row of the subject embedding; -1, and None for all, is someone unseen and gets the mean
             embedding. A model without an embedding does not look at it.
@@ -143,7 +148,7 @@ class BrainAutoencoder(nn.Module):
         Returns
         -------
         dict of Tensor
-            `video` (B, 3, y, x), every other stimulus (B, F).
+            Pictures (B, 3, y, x), every other stimulus (B, F).
 
         Raises
         ------
@@ -242,3 +247,19 @@ def _wrong_shape(name: str, wanted: tuple[int, ...], found: tuple[int, ...]) -> 
 
 def _times(size: tuple[int, ...]) -> str:
     return " x ".join(f"{n:,}" for n in size)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How the entries of one architecture are built.
+
+    Attributes
+    ----------
+    options : type of Options
+        Keys it knows, with their defaults.
+    build : callable
+        (Sizes, its options) -> BrainAutoencoder.
+    """
+
+    options: type[Options]
+    build: Callable[[Sizes, Any], BrainAutoencoder]

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sherlock_models.architectures.autoencoder import BrainAutoencoder, Options
+from sherlock_models.architectures.autoencoder import Architecture, BrainAutoencoder, Options
 from sherlock_models.architectures.layers import PREDICTION, dense_stack, narrow
 from sherlock_models.sizes import Sizes
 
@@ -73,3 +73,6 @@ def build(sizes: Sizes, options: DenseOptions) -> BrainAutoencoder:
     hidden = tuple(narrow(features, options.width) for features in options.hidden)
     trunk, decoder = DenseTrunk(sizes, hidden), DenseDecoder(sizes, hidden)
     return BrainAutoencoder.around(sizes, trunk, hidden[-1], decoder, options)
+
+
+ARCHITECTURE = Architecture(DenseOptions, build)

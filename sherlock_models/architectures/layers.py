@@ -28,7 +28,11 @@ def narrow(features: int, width: float) -> int:
     return max(1, round(features * width))
 
 
-def _start(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, fan_in: float, gain: float) -> None:
+#: a convolution of a sound: samples it moves on by, and its length
+SOUND_STRIDE, SOUND_KERNEL = 8, 17
+
+
+def _start(layer: nn.Linear | nn.modules.conv._ConvNd, fan_in: float, gain: float) -> None:
     bound = gain * math.sqrt(3.0 / fan_in)
     nn.init.uniform_(layer.weight, -bound, bound)
     if layer.bias is not None:
@@ -74,8 +78,8 @@ class Up(nn.ConvTranspose2d):
         self,
         inputs: int,
         outputs: int,
-        small: tuple[int, int],
-        large: tuple[int, int],
+        small: tuple[int, ...],
+        large: tuple[int, ...],
         gain: float = HIDDEN,
     ) -> None:
         self.gain = gain
@@ -90,9 +94,105 @@ class Up(nn.ConvTranspose2d):
         _start(self, self.in_channels * 9 / 4, self.gain)
 
 
-def halved(size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of a picture behind `Down`."""
-    return ((size[0] + 1) // 2, (size[1] + 1) // 2)
+class Conv3(nn.Conv3d):
+    """A 3-D convolution that keeps the size of the grid.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    kernel : int
+        Odd; 1 mixes the channels of each cell.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3, gain: float = HIDDEN) -> None:
+        self.gain = gain
+        super().__init__(inputs, outputs, kernel_size=kernel, padding=kernel // 2)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew from torch's generator."""
+        _start(self, self.weight[0].numel(), self.gain)
+
+
+class Down3(nn.Conv3d):
+    """A 3 x 3 x 3 convolution with stride 2 and padding 1: halves a grid, rounding up."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=3, stride=2, padding=1)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew from torch's generator."""
+        _start(self, self.weight[0].numel(), HIDDEN)
+
+
+class Up3(nn.ConvTranspose3d):
+    """The mirror of `Down3`: grows a grid to exactly the size it was halved from.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    small, large : tuple of int
+        (x, y, z) before and after.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, small: tuple[int, ...], large: tuple[int, ...]
+    ) -> None:
+        x, y, z = (many - 2 * few + 1 for few, many in zip(small, large, strict=True))
+        super().__init__(
+            inputs, outputs, kernel_size=3, stride=2, padding=1, output_padding=(x, y, z)
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew from torch's generator."""
+        # with stride 2 in three axes a cell is the sum of an eighth of the kernel's 27 taps
+        _start(self, self.in_channels * 27 / 8, HIDDEN)
+
+
+class DownSound(nn.Conv1d):
+    """A strided convolution over a sound's samples: an eighth of them is left, rounded up."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(
+            inputs, outputs, SOUND_KERNEL, stride=SOUND_STRIDE, padding=SOUND_KERNEL // 2
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew from torch's generator."""
+        _start(self, self.weight[0].numel(), HIDDEN)
+
+
+class UpSound(nn.ConvTranspose1d):
+    """The mirror of `DownSound`: from `small` samples to exactly `large`."""
+
+    def __init__(
+        self, inputs: int, outputs: int, small: int, large: int, gain: float = HIDDEN
+    ) -> None:
+        self.gain = gain
+        super().__init__(
+            inputs,
+            outputs,
+            SOUND_KERNEL,
+            stride=SOUND_STRIDE,
+            padding=SOUND_KERNEL // 2,
+            output_padding=large - SOUND_STRIDE * (small - 1) - 1,
+        )
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew from torch's generator."""
+        _start(self, self.in_channels * SOUND_KERNEL / SOUND_STRIDE, self.gain)
+
+
+def shrunk(size: tuple[int, ...], times: int, by: int = 2) -> list[tuple[int, ...]]:
+    """Return a size before and behind each of `times` convolutions with stride `by`.
+
+    Works for a picture's (H, W), a grid's (x, y, z) and a sound's (samples,).
+    """
+    sizes = [size]
+    for _ in range(times):
+        sizes.append(tuple(-(-n // by) for n in sizes[-1]))
+    return sizes
 
 
 def dense_stack(features: Sequence[int], last: float = HIDDEN) -> nn.Sequential:
@@ -112,6 +212,33 @@ def dense_stack(features: Sequence[int], last: float = HIDDEN) -> nn.Sequential:
         layers += [Dense(inputs, outputs, last if is_last else HIDDEN)]
         layers += [] if is_last else [nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+class Kernel(nn.Module):
+    """A kernel over the delays for each feature, (B, D, features) to (B, features).
+
+    It starts as the mean of the delays times sqrt(D), which keeps the size of features that are
+    independent from TR to TR; with one delay, as the feature itself.
+
+    Parameters
+    ----------
+    delays, features : int
+    """
+
+    def __init__(self, delays: int, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(delays, features))
+        self.bias = nn.Parameter(torch.empty(features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make every delay count the same again."""
+        nn.init.constant_(self.weight, 1 / math.sqrt(len(self.weight)))
+        nn.init.zeros_(self.bias)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Weigh the delays of each feature and add them."""
+        return torch.einsum("bdf,df->bf", values, self.weight) + self.bias
 
 
 class SubjectEmbedding(nn.Module):

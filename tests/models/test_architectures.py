@@ -12,17 +12,35 @@ from hypothesis import strategies as st
 
 from sherlock_data.catalog import ModelEntry
 from sherlock_data.errors import ConfigError
-from sherlock_models.architectures import conv, dense
+from sherlock_models.architectures import compressor, conv
 from sherlock_models.architectures.autoencoder import BrainAutoencoder
-from sherlock_models.architectures.layers import Dense, Down, SubjectEmbedding, Up, halved, narrow
+from sherlock_models.architectures.layers import (
+    SOUND_STRIDE,
+    Conv3,
+    Dense,
+    Down,
+    Down3,
+    DownSound,
+    Kernel,
+    SubjectEmbedding,
+    Up,
+    Up3,
+    UpSound,
+    narrow,
+    shrunk,
+)
 from sherlock_models.sizes import Sizes
-from sherlock_models.zoo import build_model
+from sherlock_models.zoo import ARCHITECTURES, build_model
 
 VIDEO, AUDIO, UNITS = (9, 14, 3), (4,), 7
 MOVIE = {"video": VIDEO, "audio": AUDIO}
+GRID = (3, 5, 2)
+CONV = {"channels": (4, 6), "sound": (2, 3), "video": 12, "audio": 5, "hidden": 8}
 SMALL = {
-    "conv": {"channels": (4, 6), "video": 12, "audio": 5, "hidden": 8},
+    "conv": CONV,
     "dense": {"hidden": (16, 8)},
+    "spatial": {**CONV, "seed_channels": 4, "growth": (3, 2)},
+    "temporal": {"embedded": 16, "hidden": 8},
 }
 
 
@@ -32,7 +50,8 @@ def make(
     """Build a small model; `delays`, `subjects` and `brain` are sizes, the rest are options."""
     torch.manual_seed(0)
     known = {key: more.pop(key) for key in ("delays", "subjects", "brain") if key in more}
-    sizes = Sizes(stimulus or MOVIE, **{"brain": (UNITS,), **known})
+    brain = GRID if architecture == "spatial" else (UNITS,)
+    sizes = Sizes(stimulus or MOVIE, **{"brain": brain, **known})
     entry = ModelEntry(architecture=architecture, brain="parcels", **SMALL[architecture])
     return build_model(entry, sizes, more)
 
@@ -51,7 +70,7 @@ def movie(sizes: Sizes, batch: int = 3, seed: int = 0) -> dict[str, torch.Tensor
 @given(st.integers(1, 70), st.integers(1, 70))
 @settings(deadline=None, max_examples=40)
 def test_any_picture_comes_back_at_its_own_size(height: int, width: int) -> None:
-    small = halved((height, width))
+    small = shrunk((height, width), 1)[-1]
     down, up = Down(1, 1), Up(1, 1, small, (height, width))
     picture = torch.zeros(1, 1, height, width)
     assert down(picture).shape[2:] == small
@@ -59,12 +78,54 @@ def test_any_picture_comes_back_at_its_own_size(height: int, width: int) -> None
 
 
 def test_the_analysis_pictures_are_halved_as_it_drew_them() -> None:
-    sizes = [(90, 160)]
-    for _ in range(4):
-        sizes.append(halved(sizes[-1]))
+    sizes = shrunk((90, 160), 4)
     assert sizes == [(90, 160), (45, 80), (23, 40), (12, 20), (6, 10)]
     paddings = [Up(1, 1, small, large).output_padding for large, small in pairwise(sizes)]
     assert paddings[::-1] == [(1, 1), (0, 1), (0, 1), (1, 1)]
+
+
+@given(st.tuples(*[st.integers(1, 12)] * 3))
+@settings(deadline=None, max_examples=30)
+def test_any_grid_comes_back_at_its_own_size(size: tuple[int, int, int]) -> None:
+    small = shrunk(size, 1)[-1]
+    grid = torch.zeros(1, 1, *size)
+    assert Down3(1, 2)(grid).shape[2:] == small
+    assert Up3(2, 1, small, size)(Down3(1, 2)(grid)).shape == Conv3(1, 1)(grid).shape == grid.shape
+
+
+def test_the_seed_of_the_sherlock_grid() -> None:
+    assert shrunk((61, 73, 61), 3)[-1] == (8, 10, 8)
+
+
+@given(st.integers(1, 300))
+@settings(deadline=None, max_examples=40)
+def test_any_sound_comes_back_at_its_own_length(samples: int) -> None:
+    ((small,),) = shrunk((samples,), 1, SOUND_STRIDE)[1:]
+    sound = torch.zeros(1, 1, samples)
+    assert DownSound(1, 1)(sound).shape[2] == small
+    assert UpSound(1, 1, small, samples)(DownSound(1, 1)(sound)).shape == sound.shape
+
+
+def test_a_stride_sees_the_channels_in_the_same_order() -> None:
+    """Interleaved samples: what is heard on the left alone moves the weights of the left alone."""
+    layer = DownSound(1, 1)
+    left = torch.zeros(1, 1, 64)
+    left[..., ::2] = 1.0
+    layer(left).sum().backward()
+    reached = layer.weight.grad[0, 0] != 0
+    assert reached[::2].all()
+    assert not reached[1::2].any()
+
+
+def test_a_kernel_keeps_the_size_of_independent_features() -> None:
+    torch.manual_seed(0)
+    weighed = Kernel(45, 200)(torch.randn(64, 45, 200))
+    assert weighed.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_a_kernel_of_one_tr_is_the_feature_itself() -> None:
+    values = torch.randn(4, 1, 3)
+    assert torch.equal(Kernel(1, 3)(values), values[:, 0])
 
 
 @pytest.mark.parametrize(
@@ -96,6 +157,11 @@ def test_a_hidden_layer_keeps_the_size_of_its_activations() -> None:
         pytest.param("conv", MOVIE, id="conv-movie"),
         pytest.param("conv", {"video": VIDEO}, id="conv-silent-movie"),
         pytest.param("conv", {"audio": AUDIO, "video": VIDEO, "annotations": (6,)}, id="conv-more"),
+        pytest.param("conv", {"frame": VIDEO, "waveform": (70,)}, id="conv-frames"),
+        pytest.param("conv", {"frame-25": VIDEO, "frame-75": VIDEO}, id="conv-two-frames"),
+        pytest.param("temporal", {"resnet50": (5,), "vggish": (3,)}, id="temporal-features"),
+        pytest.param("temporal", MOVIE, id="temporal-movie"),
+        pytest.param("temporal", {"audio": AUDIO}, id="temporal-sound"),
         pytest.param("dense", MOVIE, id="dense-movie"),
         pytest.param("dense", {"video": VIDEO}, id="dense-silent-movie"),
         pytest.param("dense", {"annotations": (6,)}, id="dense-annotations"),
@@ -117,11 +183,17 @@ def test_shapes(
     assert found == {name: (3, *model.sizes.output_shape(name)) for name in stimulus}
 
 
-def test_conv_says_that_it_wants_a_video() -> None:
-    with pytest.raises(
-        ConfigError, match=r"wants the stimulus 'video', found annotations; .*dense"
-    ):
-        make("conv", {"annotations": (6,)})
+@pytest.mark.parametrize("architecture", ["conv", "spatial"])
+def test_it_says_that_it_wants_a_picture(architecture: str) -> None:
+    with pytest.raises(ConfigError, match=r"wants a picture .*, found annotations; .*dense"):
+        make(architecture, {"annotations": (6,)})
+
+
+def test_pictures_of_any_name_may_differ_in_size() -> None:
+    model = make("conv", {"frame": (20, 31, 3), "video": VIDEO})
+    output = model(movie(model.sizes))
+    assert output.stimulus["frame"].shape == (3, 3, 20, 31)
+    assert output.stimulus["video"].shape == (3, 3, 9, 14)
 
 
 @pytest.mark.parametrize("architecture", SMALL)
@@ -164,9 +236,8 @@ def test_an_untrained_model_predicts_about_the_mean(architecture: str) -> None:
 def test_width_narrows_hidden_layers_only(architecture: str) -> None:
     whole, half = make(architecture), make(architecture, width=0.5)
     assert half.count_parameters() < whole.count_parameters()
-    assert half.encoder.head.weight.shape == (UNITS, 4)
     output = half(movie(half.sizes))
-    assert output.brain.shape == (3, UNITS)
+    assert output.brain.shape == (3, whole.sizes.units)
     assert output.stimulus["video"].shape == (3, 3, *VIDEO[:2])
     assert "width 0.5" in half.describe()
     assert half.describe() in repr(half)
@@ -204,7 +275,7 @@ class TestSubjectEmbedding:
     def test_the_decoder_never_sees_the_subject(self, architecture: str) -> None:
         model = make(architecture, subjects=2, subject_embedding=True)
         torch.nn.init.normal_(model.encoder.embedding.weight)
-        seen, same = movie(model.sizes), torch.randn(3, UNITS)
+        seen, same = movie(model.sizes), torch.randn(3, model.sizes.units)
         told = [model(seen, torch.full((3,), s), channel=lambda _: same) for s in (0, 1)]
         assert not torch.equal(told[0].brain, told[1].brain)
         assert all(torch.equal(told[0].stimulus[n], told[1].stimulus[n]) for n in MOVIE)
@@ -238,6 +309,120 @@ def test_a_cell_without_signal_carries_nothing(smuggled: float, kind: torch.dtyp
     assert (plain.read[:, 2] == 0).all()
     assert (plain.brain[:, 2] != 0).any()
     assert all(torch.equal(plain.stimulus[name], loud.stimulus[name]) for name in MOVIE)
+
+
+# --- a brain that is a grid -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        pytest.param({"growth": ()}, id="seed-of-the-grid's-size"),
+        pytest.param({"growth": (), "grid": (3, 5)}, id="as-drawn"),
+        pytest.param({"growth": (3,), "grid": (2,)}, id="both"),
+        pytest.param({"growth": (3, 3, 2)}, id="grown-from-one-cell"),
+    ],
+)
+@pytest.mark.parametrize("grid", [(1, 1, 1), (4, 4, 4), (5, 7, 3)], ids=str)
+def test_any_grid_is_grown_to_its_own_size(
+    layers: dict[str, tuple[int, ...]], grid: tuple[int, ...]
+) -> None:
+    model = make("spatial", brain=grid, **layers)
+    output = model(movie(model.sizes))
+    assert output.brain.shape == (3, model.sizes.units)
+    assert output.stimulus["video"].shape == (3, 3, *VIDEO[:2])
+
+
+def test_the_grid_is_flattened_as_the_store_flattens_it() -> None:
+    """(x, y, z) in the order of the store: cells beside each other are read by one kernel."""
+    model = make("spatial", brain=(4, 5, 6), growth=())
+    brain = torch.zeros(1, 4, 5, 6)
+    brain[0, 2, 2, 3] = 1.0
+    first = model.decoder.reader.convolutions[0]
+    with torch.no_grad():
+        first.bias.zero_()
+    seen = first(brain.flatten(1).reshape(1, 1, *model.sizes.brain))[0].abs().sum(0) > 0
+    assert [axis.unique().tolist() for axis in seen.nonzero().T] == [
+        [1, 2, 3],
+        [1, 2, 3],
+        [2, 3, 4],
+    ]
+
+
+def test_spatial_says_that_it_wants_a_grid() -> None:
+    with pytest.raises(ConfigError, match=r"wants a brain that is a grid .* 400 .*brain=grid"):
+        make("spatial", brain=(400,))
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_no_batch_norm(architecture: str) -> None:
+    """Its running statistics differ from rank to rank."""
+    assert not [m for m in make(architecture).modules() if "BatchNorm" in type(m).__name__]
+
+
+# --- a long past ----------------------------------------------------------------------------------
+
+
+def test_a_kernel_of_one_tr_is_the_same_model_with_one_delay() -> None:
+    stimulus = {"resnet50": (5,), "vggish": (3,)}
+    long, short = (make("temporal", stimulus, delays=d) for d in (tuple(range(45)), (0,)))
+    shapes = [{n: tuple(p.shape) for n, p in m.named_parameters()} for m in (long, short)]
+    differ = {name for name in shapes[0] if shapes[0][name] != shapes[1][name]}
+    assert shapes[0].keys() == shapes[1].keys()
+    assert differ == {"encoder.trunk.kernel.weight"}
+    assert shapes[0]["encoder.trunk.kernel.weight"] == (45, 16)
+    state = {**long.state_dict(), "encoder.trunk.kernel.weight": torch.ones(1, 16)}
+    short.load_state_dict(state)
+    with torch.no_grad():
+        long.encoder.trunk.kernel.weight.zero_()[0] = 1.0  # listens to the current TR alone
+    past = movie(long.sizes)
+    now = {name: value[:, :1] for name, value in past.items()}
+    torch.testing.assert_close(long.encode(past), short.encode(now))
+
+
+# --- a free code ----------------------------------------------------------------------------------
+
+
+class TestCompressor:
+    def make(self, **more: Any) -> compressor.BrainCompressor:
+        torch.manual_seed(0)
+        sizes = Sizes({"brain": (UNITS,)}, (UNITS,), **more)
+        return compressor.build(sizes, compressor.CompressorOptions(hidden=(6,), code=3))
+
+    def test_there_and_back_by_itself(self) -> None:
+        model, brain = self.make(), torch.randn(4, UNITS)
+        code = model.compress(brain)
+        assert code.shape == (4, 3)
+        assert model.expand(code).shape == brain.shape
+        output = model({"brain": brain[:, None]})
+        assert torch.equal(output.brain, code)
+        assert torch.equal(output.stimulus["brain"], model.expand(code))
+
+    def test_voxels_without_signal_are_read_as_zero(self) -> None:
+        model, brain = self.make(), torch.randn(4, UNITS)
+        signal = torch.rand(4, UNITS) < 0.5
+        loud = torch.where(signal, brain, torch.inf)
+        output = model({"brain": loud[:, None]}, signal=signal)
+        assert torch.equal(output.brain, model.compress(brain * signal))
+
+    def test_a_code_starts_at_the_size_of_the_hidden_layers(self) -> None:
+        code = self.make().compress(torch.randn(256, UNITS))
+        assert 0.3 < code.square().mean() < 3
+
+    @pytest.mark.parametrize(
+        ("stimulus", "delays"),
+        [
+            pytest.param(MOVIE, (0,), id="movie"),
+            pytest.param({"brain": (UNITS,), "audio": AUDIO}, (0,), id="more"),
+            pytest.param({"brain": (UNITS,)}, (0, 1), id="delays"),
+        ],
+    )
+    def test_it_wants_the_brain_alone(
+        self, stimulus: dict[str, tuple[int, ...]], delays: tuple[int, ...]
+    ) -> None:
+        sizes = Sizes(stimulus, (UNITS,), delays)
+        with pytest.raises(ConfigError, match="wants the stimulus 'brain' at delay 0; found "):
+            compressor.build(sizes, compressor.CompressorOptions())
 
 
 # --- what is refused ------------------------------------------------------------------------------
@@ -275,6 +460,8 @@ def test_a_brain_of_another_size_is_refused() -> None:
         pytest.param({"stimulus": {"audio": (4,)}, "brain": ()}, id="no-brain"),
         pytest.param({"stimulus": {"audio": (2, 4)}, "brain": (3,)}, id="audio-not-flat"),
         pytest.param({"stimulus": {"video": (9, 14)}, "brain": (3,)}, id="grey-video"),
+        pytest.param({"stimulus": {"frame": (9, 14, 1)}, "brain": (3,)}, id="grey-frame"),
+        pytest.param({"stimulus": {"brain": (2, 4)}, "brain": (3,)}, id="brain-not-flat"),
         pytest.param({"stimulus": {"audio": (0,)}, "brain": (3,)}, id="empty"),
         pytest.param({"stimulus": {"audio": (4,)}, "brain": (3,), "delays": ()}, id="no-delay"),
     ],
@@ -287,11 +474,13 @@ def test_sizes_that_no_model_can_have(wrong: dict[str, Any]) -> None:
 # --- sharding -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [conv, dense], ids=["conv", "dense"])
-def test_blocks_keep_huge_layers_apart(module: Any) -> None:
-    options = module.ConvOptions() if module is conv else module.DenseOptions()
+@pytest.mark.parametrize("architecture", SMALL)
+def test_blocks_keep_huge_layers_apart(architecture: str) -> None:
+    known = ARCHITECTURES[architecture]
+    brain = (20, 20, 20) if architecture == "spatial" else (5000,)
     with torch.device("meta"):
-        model = module.build(Sizes({"video": (90, 160, 3), "audio": (40,)}, (5000,)), options)
+        sizes = Sizes({"video": (90, 160, 3), "audio": (40,)}, brain)
+        model = known.build(sizes, known.options())
     blocks = model.blocks()
     assert len({id(block) for block in blocks}) == len(blocks)
     huge = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.weight.numel() > 1e6]

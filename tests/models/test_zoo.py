@@ -1,4 +1,4 @@
-"""Every entry of the catalogue, at small sizes, and all of them at the first analysis's sizes."""
+"""The registry: parameters at the first analysis's sizes, rows of the list, models from stores."""
 
 from __future__ import annotations
 
@@ -8,199 +8,87 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
+import sherlock_data as sd
 from sherlock_data.catalog import Catalog, ModelEntry, load_catalog
 from sherlock_data.errors import CatalogError, ConfigError
 from sherlock_models.architectures.autoencoder import BrainAutoencoder
-from sherlock_models.output import Output
+from sherlock_models.architectures.layers import shrunk
 from sherlock_models.sizes import Sizes
 from sherlock_models.zoo import build_model, count_parameters, create, list_models
 
 CATALOG = load_catalog()
-BATCH, UNITS, SUBJECTS = 16, 12, 3
+UNITS, SUBJECTS = 12, 3
 SIZES = {"video": (18, 25, 3), "audio": (6,)}
 GRID = (61, 73, 61)
-every_entry = pytest.mark.parametrize("name", CATALOG.models)
-#: entries of one architecture differ in sizes only; compiling takes long
-one_of_each = pytest.mark.parametrize(
-    "name", {entry.architecture: name for name, entry in CATALOG.models.items()}.values()
-)
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-def small(name: str) -> BrainAutoencoder:
-    """Make an entry's model with everything switched on, small enough for a CPU."""
-    entry = CATALOG.model(name)
-    sizes = Sizes(
-        stimulus={stimulus: SIZES.get(stimulus, (5,)) for stimulus in entry.stimulus},
-        brain=(UNITS,),
-        delays=(0, 1),
-        subjects=SUBJECTS,
-    )
-    return build_model(entry, sizes, {"width": 0.05, "subject_embedding": True})
-
-
-def movie(model: BrainAutoencoder, seed: int = 1) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(BATCH, *model.sizes.input_shape(name), generator=generator)
-        for name in model.sizes.stimulus
-    }
-
-
-def subjects() -> torch.Tensor:
-    """Everyone the model knows, and -1: someone it does not."""
-    return torch.arange(BATCH) % (SUBJECTS + 1) - 1
-
-
-def loss(output: Output, seen: dict[str, torch.Tensor], brain: torch.Tensor) -> torch.Tensor:
-    terms = [(output.brain - brain).square().mean()]
-    terms += [(output.stimulus[name] - seen[name][:, 0]).square().mean() for name in seen]
-    return torch.stack(terms).sum()
-
-
-def assert_all_the_same(rows: torch.Tensor) -> None:
-    """Equal up to rounding, which may differ with a row's place in a matrix product."""
-    torch.testing.assert_close(rows, rows[:1].expand_as(rows), rtol=1e-6, atol=1e-7)
-
-
-# --- every entry ----------------------------------------------------------------------------------
-
-
-@every_entry
-def test_forward_gives_back_what_went_in(name: str) -> None:
-    model = small(name)
-    seen = movie(model)
-    output = model(seen, subjects())
-    assert output.brain.shape == output.read.shape == (BATCH, UNITS)
-    assert output.stimulus.keys() == seen.keys()
-    for stimulus, decoded in output.stimulus.items():
-        assert decoded.shape == seen[stimulus][:, 0].shape
-        assert torch.isfinite(decoded).all()
-
-
-@every_entry
-def test_the_gradient_reaches_every_parameter(name: str) -> None:
-    model = small(name)
-    seen = movie(model)
-    loss(model(seen, subjects()), seen, torch.randn(BATCH, UNITS)).backward()
-    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert without == []
-
-
-@every_entry
-def test_one_step_lowers_the_loss(name: str) -> None:
-    model = small(name)
-    seen, brain = movie(model), torch.randn(BATCH, UNITS)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    before = loss(model(seen, subjects()), seen, brain)
-    before.backward()
-    optimiser.step()
-    assert loss(model(seen, subjects()), seen, brain) < before
-
-
-@every_entry
-def test_weights_travel_through_safetensors(name: str, tmp_path: Path) -> None:
-    model = small(name)
-    save_file(model.state_dict(), tmp_path / "model.safetensors")
-    other = small(name)
-    for parameter in other.parameters():
-        torch.nn.init.zeros_(parameter)
-    other.load_state_dict(load_file(tmp_path / "model.safetensors"))
-    seen = movie(model)
-    assert torch.equal(model(seen).brain, other(seen).brain)
-    for stimulus, decoded in model(seen).stimulus.items():
-        assert torch.equal(decoded, other(seen).stimulus[stimulus])
-
-
-@every_entry
-def test_the_same_seed_builds_the_same_model(name: str) -> None:
-    torch.manual_seed(5)
-    one = small(name)
-    torch.manual_seed(5)
-    two = small(name)
-    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
-
-
-@every_entry
-def test_the_brain_layer_is_the_only_way_through(name: str) -> None:
-    """With the whole brain layer at zero, every movie is decoded as the same one."""
-    model = small(name)
-    told = [model(movie(model, seed), subjects(), channel=torch.zeros_like) for seed in (1, 2)]
-    assert not torch.equal(told[0].brain, told[1].brain)
-    for stimulus, decoded in told[0].stimulus.items():
-        assert torch.equal(decoded, told[1].stimulus[stimulus])
-        assert_all_the_same(decoded)
-    intact = model(movie(model), subjects()).stimulus
-    assert all((value[0] != value[1]).any() for value in intact.values())
-
-
-@every_entry
-def test_units_without_signal_carry_nothing(name: str) -> None:
-    model = small(name)
-    signal = torch.rand(BATCH, UNITS) < 0.5
-    output = model(movie(model), subjects(), signal)
-    assert (output.read[~signal] == 0).all()
-    assert torch.equal(output.read[signal], output.brain[signal])
-    none = model(movie(model), subjects(), torch.zeros(BATCH, UNITS, dtype=torch.bool))
-    for decoded in none.stimulus.values():
-        assert_all_the_same(decoded)
-
-
-@every_entry
-def test_no_block_gives_a_view(name: str) -> None:
-    """FSDP hangs its hooks on the outputs of what it shards, and warns that a view loses them."""
-    model = small(name)
-    views: list[str] = []
-
-    def look(module: torch.nn.Module, _: object, output: object) -> None:
-        found = output.stimulus if isinstance(output, Output) else output
-        tensors = found.values() if isinstance(found, dict) else [found]
-        views.extend(type(module).__name__ for tensor in tensors if tensor._is_view())
-
-    for block in [*model.blocks(), model]:
-        block.register_forward_hook(look)
-    model(movie(model), subjects())
-    assert views == []
-
-
-@one_of_each
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the compiler's own
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on CPU needs a C++ compiler")
-def test_compiled_equals_eager(name: str) -> None:
-    model = small(name)
-    seen, signal = movie(model), torch.rand(BATCH, UNITS) < 0.8
-    eager = model(seen, subjects(), signal)
-    torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True)(seen, subjects(), signal)
-    torch.testing.assert_close(compiled.brain, eager.brain, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(compiled.stimulus, eager.stimulus, rtol=1e-4, atol=1e-5)
 
 
 # --- exact sizes ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [
-        pytest.param("conv-voxels", 119_032_335, id="conv-voxels"),
-        pytest.param("conv-parcels", 34_059_835, id="conv-parcels"),
-        pytest.param("conv-pca", 78_763_059, id="conv-pca"),
-        pytest.param("dense-voxels", 1_059_259_540, id="dense-voxels"),
-        pytest.param("dense-voxels-slim", 576_849_540, id="dense-voxels-slim"),
-        pytest.param("conv-coarse", None, id="conv-coarse"),
-        pytest.param("conv-grey", None, id="conv-grey"),
-    ],
-)
-def test_parameters_at_the_first_analysis_sizes(name: str, parameters: int | None) -> None:
+#: by entry; None where only a store can tell
+PARAMETERS = {
+    "dense-voxels": 1_059_259_540,
+    "dense-voxels-slim": 576_849_540,
+    "conv-voxels": 119_032_335,
+    "conv-pca": 78_763_059,
+    "conv-parcels": 34_059_835,
+    "conv-coarse": None,
+    "conv-grey": None,
+    "spatial-grid": 2_747_449_664,
+    "spatial-seeded": 75_779_388,
+    "brain-compressor": 706_496_300,
+    "dense-compressed": 1_014_878_240,
+    "dense-features": None,
+    "conv-frames": None,
+    "temporal-features": None,
+}
+CLAIMED = {
+    "dense-voxels": "575 M",
+    "dense-voxels-slim": "575 M",
+    "conv-voxels": "119 M",
+    "conv-pca": "50 to 100 M",
+    "spatial-grid": "still too big",
+    "brain-compressor": "~700 M",
+    "dense-compressed": "~1 B",
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_at_the_first_analysis_sizes(name: str) -> None:
+    assert count_parameters(CATALOG.model(name)) == PARAMETERS[name]
+
+
+def test_the_list_has_every_entry_with_its_claim() -> None:
     rows = {row["entry"]: row for row in list_models(CATALOG)}
-    assert rows[name]["parameters"] == parameters
+    assert {name: row["parameters"] for name, row in rows.items()} == PARAMETERS
+    assert {name: row["claimed"] for name, row in rows.items() if row["claimed"]} == CLAIMED
+
+
+def test_spatial_grid_is_the_sum_of_its_layers() -> None:
+    """Architecture 3 with biases; most of it are the dense layers to and from the grid."""
+    cells = 61 * 73 * 61
+    channels = [(3, 32), (32, 64), (64, 128)]
+    video = sum(i * o * 9 + o for i, o in channels)
+    video_back = sum(i * o * 9 + i for i, o in channels)
+    dense = [(128 * 12 * 20, 8_000), (40, 256), (8_256, 4_000), (4_000, 2_000), (2_000, 2 * cells)]
+    there = sum(i * o + o for i, o in dense)
+    back = sum(i * o + i for i, o in dense)
+    grid = (2 * 8 * 27 + 8) + (8 * 16 * 27 + 16) + (16 + 1)
+    grid_back = (16 * 27 + 16) + (16 * 8 * 27 + 8) + (8 * 2 * 27 + 2)
+    total = video + video_back + there + back + grid + grid_back
+    assert total == PARAMETERS["spatial-grid"]
+    assert 2 * 2_000 * 2 * cells / total > 0.75
+
+
+def test_spatial_seeded_fits_one_gpu_at_the_real_grid() -> None:
+    """Its seed is 64 x 8 x 10 x 8, and it stays below 150 M whatever the grid's size."""
+    assert PARAMETERS["spatial-seeded"] < 150_000_000
+    entry, stimulus = CATALOG.model("spatial-seeded"), {"video": (90, 160, 3), "audio": (40,)}
+    with torch.device("meta"):
+        model = build_model(entry, Sizes(stimulus, GRID))
+        assert model.encoder.head.first == (64, 8, 10, 8)
+        assert build_model(entry, Sizes(stimulus, (64, 76, 64))).count_parameters() < 150_000_000
 
 
 def test_dense_voxels_is_the_sum_of_its_layers_and_takes_the_whole_grid() -> None:
@@ -214,24 +102,13 @@ def test_dense_voxels_is_the_sum_of_its_layers_and_takes_the_whole_grid() -> Non
         assert count_parameters(CATALOG.model("dense-voxels"), sizes) == parameters
 
 
-@pytest.mark.parametrize(
-    ("stimulus", "brain", "hidden", "parameters"),
-    [
-        pytest.param({"bold": (83_300,)}, 5_000, [4_000], 706_496_300, id="brain-compressor"),
-        pytest.param(
-            {"video": (90, 160, 3), "audio": (40,)},
-            5_000,
-            [10_000, 5_000],
-            1_014_878_240,
-            id="dense-compressed",
-        ),
-    ],
-)
-def test_both_stages_of_the_analysis_are_dense_chains(
-    stimulus: dict[str, tuple[int, ...]], brain: int, hidden: list[int], parameters: int
-) -> None:
-    entry = ModelEntry(architecture="dense", brain="pca", stimulus=tuple(stimulus), hidden=hidden)
-    assert count_parameters(entry, Sizes(stimulus, (brain,))) == parameters
+def test_both_stages_of_the_analysis_are_dense_chains() -> None:
+    chains = {
+        "brain-compressor": (83_300, 4_000, 5_000, 4_000, 83_300),
+        "dense-compressed": (43_240, 10_000, 5_000, 5_000, 5_000, 10_000, 43_240),
+    }
+    for name, chain in chains.items():
+        assert sum(i * o + o for i, o in pairwise(chain)) == PARAMETERS[name]
 
 
 def test_conv_pca_would_be_smaller_with_the_widths_of_conv_voxels() -> None:
@@ -262,8 +139,6 @@ def test_rows_of_the_list() -> None:
         "parameters": 119_032_335,
         "claimed": "119 M",
     }
-    assert rows["dense-voxels"]["claimed"] == "575 M"
-    assert rows["conv-parcels"]["claimed"] is None
 
 
 # --- a new row, and what is refused ---------------------------------------------------------------
@@ -323,12 +198,67 @@ def test_create_with_another_stimulus(stores: Path) -> None:
     assert model.sizes.brain == (30,)
 
 
-def test_create_says_which_store_it_wanted(stores: Path) -> None:
-    message = (
-        r"conv-grey: wants the brain store 'grey' and the stimuli video, audio .*found: .*parcels"
-    )
+def test_dense_voxels_takes_the_whole_grid(tiny_stores: Path) -> None:
+    model = create("dense-voxels", data=tiny_stores, brain="grid", width=0.01)
+    assert model.sizes.brain == tuple(sd.open(tiny_stores / "volumes.zarr").bold.shape[2:])
+
+
+def test_spatial_takes_its_grid_from_the_store(tiny_stores: Path) -> None:
+    model = create("spatial-seeded", data=tiny_stores, width=0.1)
+    grid = tuple(sd.open(tiny_stores / "volumes.zarr").bold.shape[2:])
+    assert model.sizes.brain == grid
+    assert model.encoder.head.first[1:] == shrunk(grid, 3)[-1]
+
+
+def test_create_takes_delays_of_the_entry_unless_told(stores: Path) -> None:
+    model = create("temporal-features", data=stores, stimulus="audio")
+    assert model.sizes.delays == tuple(range(45))
+    for delays, read in (("0..4", (0, 1, 2, 3, 4)), (0, (0,)), ([0, 3], (0, 3))):
+        model = create("temporal-features", data=stores, stimulus="audio", delays=delays)
+        assert model.sizes.delays == read
+
+
+@pytest.mark.parametrize("name", CATALOG.models)
+def test_create_in_an_empty_folder_says_what_it_wanted(name: str, tmp_path: Path) -> None:
+    entry = CATALOG.model(name)
+    message = rf"{name}: wants the brain store '{entry.brain}' and .*{', '.join(entry.stimulus)} "
+    with pytest.raises(ConfigError, match=message) as failure:
+        create(name, data=tmp_path)
+    assert "sherlock-data build" in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        pytest.param(
+            "conv-grey",
+            {},
+            r"wants the brain store 'grey' and the stimuli video, audio .*found: .*parcels",
+            id="no-brain",
+        ),
+        pytest.param(
+            "conv-frames", {}, r"wants .*frame, waveform .*frames.zarr: not b", id="frames"
+        ),
+        pytest.param(
+            "dense-features", {}, r"wants .*resnet50, vggish .*features.zarr: not b", id="features"
+        ),
+        pytest.param(
+            "spatial-seeded", {"brain": "parcels"}, r"wants a brain that is a grid", id="no-grid"
+        ),
+        pytest.param(
+            "conv-parcels", {"stimulus": "audio"}, r"wants a picture .*found audio", id="no-picture"
+        ),
+        pytest.param(
+            "brain-compressor", {"delays": [0, 1]}, r"wants the stimulus 'brain' at", id="delays"
+        ),
+    ],
+)
+def test_create_with_the_wrong_store_says_what_it_wanted(
+    stores: Path, name: str, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        create("conv-grey", data=stores)
+        create(name, data=stores, **options)
 
 
 def test_create_without_the_stimulus_it_wants(stores: Path, tmp_path: Path) -> None:
