@@ -1,0 +1,179 @@
+"""Squared error of a decoded stimulus: whole, and by part.
+
+A picture's parts are its quadrants and its octaves of spatial frequency, a sound's its bands, any
+other short vector's its features. Quadrants and octaves each add up to the whole.
+
+Legend: B = samples of a batch, P = numbers of a stimulus in one TR, R = parts, the whole first,
+H = inputs of a dense last layer; (C, y, x) = a picture's colours and size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+#: upper edges of the octaves, cycles over the picture's width; the last is open
+OCTAVES = (2.0, 4.0, 8.0, 16.0)
+#: a vector with more features than this has no parts
+MOST_FEATURES = 64
+QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
+
+
+class ErrorParts(Protocol):
+    """What an error is summed over."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the R parts: the stimulus, then `stimulus/part`."""
+        ...
+
+    def of(self, error: Tensor) -> Tensor:
+        """Sum of squares in every part: (B, ...) to (B, R)."""
+        ...
+
+    def project(self, error: Tensor) -> list[Tensor]:
+        """Each part of the error alone, (B, P): orthogonal projections."""
+        ...
+
+    def gram(self, weight: Tensor) -> Tensor:
+        """Inner products of a dense layer's columns within every part: (P, H) to (R, H, H)."""
+        ...
+
+
+class PictureParts:
+    """Quadrants and octaves of a picture.
+
+    Parameters
+    ----------
+    name : str
+        Of the stimulus.
+    shape : tuple of int
+        (C, y, x).
+    whole_only : bool
+        No parts.
+    """
+
+    def __init__(self, name: str, shape: tuple[int, int, int], whole_only: bool = False) -> None:
+        self.shape, self.whole_only = shape, whole_only
+        _, height, width = shape
+        self.half = ((height + 1) // 2, (width + 1) // 2)
+        edges = (0.0, *OCTAVES)
+        octaves = [f"{a:g}-{b:g} cycles" for a, b in zip(edges, OCTAVES, strict=False)]
+        parts = () if whole_only else (*QUADRANTS, *octaves, f"above {OCTAVES[-1]:g} cycles")
+        self.names = (name, *(f"{name}/{part}" for part in parts))
+        down = torch.fft.fftfreq(height, 1 / height) * (width / height)
+        across = torch.fft.rfftfreq(width, 1 / width)
+        cycles = (down[:, None].square() + across.square()).sqrt()
+        self.octave = torch.bucketize(cycles, torch.tensor(OCTAVES), right=True)
+        mirrored = torch.full((len(across),), 2.0)
+        mirrored[0] = 1.0
+        if width % 2 == 0:
+            mirrored[-1] = 1.0
+        member = torch.nn.functional.one_hot(self.octave.flatten(), len(OCTAVES) + 1).float()
+        self.weight = mirrored.expand_as(cycles)
+        self.member = member * self.weight.reshape(-1, 1)
+
+    def of(self, error: Tensor) -> Tensor:
+        """Sum of squares in every part: (B, C, y, x) to (B, R)."""
+        error = error.reshape(-1, *self.shape)
+        if self.whole_only:
+            return error.flatten(1).square().sum(1, keepdim=True)
+        square = error.square().sum(1)
+        corners = torch.stack([square[:, v, h].sum((1, 2)) for v, h in self._quadrants()], 1)
+        waves = torch.fft.rfft2(error, norm="ortho")
+        power = (waves.real.square() + waves.imag.square()).sum(1).flatten(1)
+        return torch.cat([corners.sum(1, keepdim=True), corners, power @ self.member], 1)
+
+    def project(self, error: Tensor) -> list[Tensor]:
+        """Each part of the error alone, (B, P)."""
+        error = error.reshape(-1, *self.shape)
+        if self.whole_only:
+            return [error.flatten(1)]
+        found = [error]
+        for down, across in self._quadrants():
+            part = torch.zeros_like(error)
+            part[:, :, down, across] = error[:, :, down, across]
+            found.append(part)
+        waves, size = torch.fft.rfft2(error, norm="ortho"), self.shape[1:]
+        for octave in range(len(OCTAVES) + 1):
+            found.append(torch.fft.irfft2(waves * (self.octave == octave), s=size, norm="ortho"))
+        return [part.flatten(1) for part in found]
+
+    def gram(self, weight: Tensor) -> Tensor:
+        """Inner products of a dense layer's columns within every part: (P, H) to (R, H, H)."""
+        if self.whole_only:
+            return (weight.T @ weight)[None]
+        columns = weight.T.reshape(-1, *self.shape)
+        corners = [_gram(columns[:, :, v, h].flatten(1)) for v, h in self._quadrants()]
+        octaves = [torch.zeros_like(corners[0]) for _ in range(len(OCTAVES) + 1)]
+        for colour in range(self.shape[0]):
+            waves = torch.fft.rfft2(columns[:, colour], norm="ortho") * self.weight.sqrt()
+            for octave, total in enumerate(octaves):
+                total += _gram(torch.view_as_real(waves[:, self.octave == octave]).flatten(1))
+        return torch.stack([torch.stack(corners).sum(0), *corners, *octaves])
+
+    def _quadrants(self) -> list[tuple[slice, slice]]:
+        down, across = self.half
+        rows, columns = (
+            (slice(None, down), slice(down, None)),
+            (slice(None, across), slice(across, None)),
+        )
+        return [(v, h) for v in rows for h in columns]
+
+
+class VectorParts:
+    """Groups of a vector's features.
+
+    Parameters
+    ----------
+    name : str
+        Of the stimulus.
+    groups : sequence of str
+        Group of every feature; a vector of more than ``MOST_FEATURES`` groups, or of one, has none.
+    """
+
+    def __init__(self, name: str, groups: Sequence[str], whole_only: bool = False) -> None:
+        known = list(dict.fromkeys(groups))
+        if whole_only or not 1 < len(known) <= MOST_FEATURES:
+            known = []
+        self.names = (name, *(f"{name}/{group}" for group in known))
+        member = torch.ones(len(groups), 1 + len(known))
+        for column, group in enumerate(known):
+            member[:, 1 + column] = torch.tensor([float(g == group) for g in groups])
+        self.member = member
+
+    def of(self, error: Tensor) -> Tensor:
+        """Sum of squares in every part: (B, P) to (B, R)."""
+        return error.square() @ self.member
+
+    def project(self, error: Tensor) -> list[Tensor]:
+        """Each part of the error alone, (B, P)."""
+        return [error * column for column in self.member.T]
+
+    def gram(self, weight: Tensor) -> Tensor:
+        """Inner products of a dense layer's columns within every part: (P, H) to (R, H, H)."""
+        return torch.stack([weight.T @ (weight * column[:, None]) for column in self.member.T])
+
+
+def _gram(rows: Tensor) -> Tensor:
+    return rows @ rows.T
+
+
+def part_variance(parts: ErrorParts, target: Tensor, block: int = 64) -> np.ndarray:
+    """Mean over training TRs of the sum of squares in every part, (R,): what the mean scores.
+
+    Parameters
+    ----------
+    parts : ErrorParts
+    target : Tensor, (t, ...)
+        Of the training TRs, around their mean.
+    """
+    total = torch.zeros(len(parts.names), dtype=torch.float64)
+    for start in range(0, len(target), block):
+        total += parts.of(target[start : start + block]).double().sum(0)
+    mean = np.asarray((total / len(target)).numpy())
+    return np.where(mean > 0, mean, 1.0)
