@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from sherlock_cli import console
+from sherlock_cli.lesion import lesion
+from sherlock_cli.plan import plan_command
 
 if TYPE_CHECKING:
     from sherlock_models.run import Run
@@ -21,10 +23,15 @@ def main() -> None:
 
     \b
     sherlock-models list
+    sherlock-models plan conv-voxels --gpu a6000 --gpus 8
     sherlock-models show runs/conv-parcels
     sherlock-models evaluate runs/conv-parcels
     sherlock-models report runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
+
+
+main.add_command(plan_command)
+main.add_command(lesion)
 
 
 @main.command("list")

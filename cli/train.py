@@ -168,7 +168,7 @@ class _Watcher:
         console.notes.print(
             f"{cost.parameters:,} parameters, {cost.samples:,} training samples, {cost.steps:,} "
             f"steps ({cost.epochs:.3g} epochs) on {cost.ranks} x {cost.device}, "
-            f"{console.size(cost.memory_bytes)} per rank before activations",
+            f"{console.size(cost.memory_bytes)} per rank before activations; {cost.placement}",
             soft_wrap=True,
         )
         for note in cost.notes:

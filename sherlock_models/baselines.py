@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from himalaya.backend import set_backend
@@ -15,6 +16,7 @@ from himalaya.kernel_ridge import KernelRidgeCV
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import KFold
 
+from sherlock_data.decomposition import Rows, back, choose, decompose, project
 from sherlock_data.timing import Clock, shifted_index
 from sherlock_models.scores import FloatArray, IntArray
 
@@ -23,6 +25,8 @@ DELAYS = (0, 1, 2, 3, 4)
 #: ridge penalties tried, over a kernel whose mean diagonal is 1
 ALPHAS = np.logspace(-4, 4, 17)
 FOLDS = 5
+#: bytes a compressor's principal components may take
+_PCA_BYTES = 4e9
 
 
 @dataclass(frozen=True)
@@ -211,3 +215,38 @@ class DelayedRidge:
             there = np.flatnonzero(source >= 0)
             delayed[np.ix_(there, there)] += plain[np.ix_(source[there], source[there])]
         return delayed / max(float(np.diag(delayed)[self.train].mean()), 1e-12)
+
+
+class TrainingRows(Rows, Protocol):
+    """Rows of standardised brains that know how many dimensions they span at most."""
+
+    @property
+    def rank(self) -> int:
+        """Most components they can have."""
+        ...
+
+
+class Reconstruction:
+    """A brain through as many principal components as a compressor's code has units, and back.
+
+    Parameters
+    ----------
+    rows : TrainingRows
+        Standardised training brains.
+    components : int
+        As many as the rows can span, if that is fewer.
+    """
+
+    def __init__(self, rows: TrainingRows, components: int) -> None:
+        fewer = min(components, rows.rank)
+        method = choose(rows.shape, fewer, _PCA_BYTES)
+        self.components = decompose(rows, fewer, method)
+        self.fitted_on = f"{fewer} principal components of {rows.shape[0]} training samples"
+        if fewer < components:
+            self.fitted_on += f" (which span no {components})"
+
+    def predict(self, measured: ArrayLike) -> Prediction:
+        """Reconstruct standardised brains (n, U)."""
+        found, values = self.components, np.asarray(measured, dtype=np.float32)
+        scores = project(values, found.loadings, found.mean)
+        return Prediction("pca", back(scores, found.loadings, found.mean), self.fitted_on)

@@ -6,6 +6,7 @@ H, W = height and width of the video.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,8 @@ class Batch:
     embedding : Tensor of int64, (B,)
         Row of the subject embedding, -1 for a subject that was held out.
     position : Tensor of int64, (B,)
-        Place in the global batch, the same for any number of ranks.
+        Place in the global batch, the same for any number of ranks; always on the CPU, where
+        chance is drawn.
     """
 
     stimulus: dict[str, Tensor]
@@ -74,18 +76,20 @@ class Batch:
         return len(self.tr)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Move everything to a device; itself where it is there already."""
-        if self.brain.device == torch.device(device):
-            return self
+        """Move everything but `position` to a device; what is there already stays."""
+        return self._each(lambda value: value.to(device, non_blocking=True))
 
-        def move(value: Tensor) -> Tensor:
-            return value.to(device, non_blocking=True)
+    def pin(self) -> Batch:
+        """Copy into page-locked memory, from which a GPU fetches while it computes."""
+        return self._each(lambda value: value.pin_memory())
 
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(
             stimulus={name: move(value) for name, value in self.stimulus.items()},
             target={name: move(value) for name, value in self.target.items()},
             **{
                 name: move(getattr(self, name))
-                for name in ("brain", "signal", "subject", "tr", "run", "embedding", "position")
+                for name in ("brain", "signal", "subject", "tr", "run", "embedding")
             },
+            position=self.position,
         )

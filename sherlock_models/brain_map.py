@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 def brain_store(config: RunConfig) -> xr.Dataset:
-    """Open the store of a run's brain layer."""
-    return store.open_store(f"{config.data.rstrip('/')}/{config.brain}.zarr")
+    """Open the store of the units a run is judged in: its brain layer's, or voxels behind it."""
+    name = config.voxel_store or config.brain
+    return store.open_store(f"{config.data.rstrip('/')}/{name}.zarr")
 
 
 def to_image(values: NDArray[Any], like: xr.Dataset) -> Any | None:

@@ -1,6 +1,7 @@
 """Rows of the table whose target is the brain: the model and its baselines, over held-out TRs.
 
 Legend: t = held-out TRs of a subject, U = units, S = subjects. One subject is in memory at a time.
+The units are those of a space (`sherlock_models.space`): of the brain layer, or voxels behind it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from sherlock_models import baselines
 from sherlock_models.ceiling import (
@@ -32,6 +34,7 @@ from sherlock_models.scores import (
     r2_score,
 )
 from sherlock_models.significance import NULL_DRAWS, PhaseNull, fdr
+from sherlock_models.space import Space, UnitSpace
 
 Say = Callable[[str], None]
 
@@ -107,12 +110,12 @@ def _on(blocks: TimeBlocks, rows: IntArray, values: SeriesArray) -> SeriesArray:
     return spread
 
 
-def ceiling_of(test: Side) -> Ceiling:
+def ceiling_of(test: Side, space: Space | None = None) -> Ceiling:
     """Noise ceiling over every valid volume: nothing is fitted, and more TRs steady it."""
-    data = test.data
+    data, units = test.data, space or UnitSpace(test.data)
 
     def subject(index: int) -> tuple[SeriesArray, BoolArray]:
-        return with_nan(data.brain_matrix(index), data.signal[index]), data.valid[index]
+        return with_nan(units.matrix(index), units.signal[index]), data.valid[index]
 
     return noise_ceiling(subject, len(data.subjects), run_index(data))
 
@@ -122,11 +125,22 @@ def brain_scores(
     train: Side,
     blocks: TimeBlocks,
     *,
+    space: Space | None = None,
     null_draws: int = NULL_DRAWS,
     seed: int = 0,
     say: Say = lambda line: None,
 ) -> tuple[dict[str, BrainScores], Ceiling, list[str]]:
     """Score the model and the baselines on every test subject.
+
+    Parameters
+    ----------
+    reader : Reader
+    train : Side
+    blocks : TimeBlocks
+    space : Space, optional
+        Units of the comparison; those of the brain layer by default.
+    null_draws, seed : int
+    say : callable
 
     Returns
     -------
@@ -136,15 +150,17 @@ def brain_scores(
         What each baseline was fitted on.
     """
     test, data = reader.test, reader.test.data
-    ceiling = ceiling_of(test)
-    predict = Baselines(train, test)
+    space = space or UnitSpace(data)
+    ceiling = ceiling_of(test, space)
+    predict = Baselines(train, test, space, reader.components)
     runs = run_index(data)[blocks.trs]
     found: dict[str, BrainScores] = {}
     for subject in test.subjects:
         say(f"brain of {data.subjects[subject]}")
-        trs, signal = test.of_subject(subject), data.signal[subject]
-        measured = with_nan(test.measured(subject, trs), signal)
-        predictions = {PREDICTED: reader.predicted(subject), **predict.of(subject)}
+        trs, signal = test.of_subject(subject), space.signal[subject]
+        measured = with_nan(space.measured(subject, trs), signal)
+        told = space.told(subject, trs, reader.predicted(subject))
+        predictions = {PREDICTED: told, **predict.of(subject)}
         for name, values in predictions.items():
             if name not in found:
                 found[name] = BrainScores(name, PhaseNull(runs, measured.shape[1]))
@@ -155,26 +171,44 @@ def brain_scores(
 
 
 class Baselines:
-    """Baselines of the brain, fitted on the training side."""
+    """Baselines of the brain, fitted on the training side.
 
-    def __init__(self, train: Side, test: Side) -> None:
+    Parameters
+    ----------
+    train, test : Side
+    space : Space, optional
+        Units of the predictions; those of the brain layer by default.
+    components : int
+        Principal components that a compressor is compared with; 0 for any other model.
+    """
+
+    def __init__(
+        self, train: Side, test: Side, space: Space | None = None, components: int = 0
+    ) -> None:
         self.train, self.test = train, test
         data = test.data
+        self.space = space or UnitSpace(data)
         self.notes: list[str] = []
         self.run_of_tr = run_index(data)
-        self.group = self._group(train)
+        self.group = self._group()
+        self.ridge = self._ridge() if data.tables else None
+        self.pca = baselines.Reconstruction(_Rows(train), components) if components else None
+        self.total, self.count = self._everyone()
+
+    def _ridge(self) -> baselines.Prediction:
+        data, train = self.test.data, self.train
         features = [data.stimulus_target(name, data.clock.tr()) for name in data.tables]
         present = np.logical_and.reduce([table.present for table in data.tables.values()])
         known = np.isfinite(self.group).any(axis=1)
         ridge = baselines.DelayedRidge(data.clock).fit(
             features, present, train.trs[known], np.nan_to_num(self.group[known])
         )
-        self.ridge = ridge.predict(test.trs)
+        found = ridge.predict(self.test.trs)
         self.notes.append(
             f"delayed-ridge: the mean brain of {len(train.subjects)} training subjects at "
-            f"{self.ridge.fitted_on}"
+            f"{found.fitted_on}"
         )
-        self.total, self.count = self._everyone()
+        return found
 
     def of(self, subject: int) -> dict[str, SeriesArray]:
         """Predictions for one test subject, each (t, U)."""
@@ -182,7 +216,7 @@ class Baselines:
         rows = np.searchsorted(self.test.trs, trs)
         own = self.train.of_subject(subject)
         if len(own):
-            brain, known = self.train.measured(subject, own), own
+            brain, known = self.space.measured(subject, own), own
         else:
             brain, known = np.nan_to_num(self.group), self.train.trs
             self._note("mean, time-index: the mean of the training subjects for an unseen subject")
@@ -195,7 +229,12 @@ class Baselines:
         for prediction in found:
             self._note(f"{prediction.name}: {prediction.fitted_on} of the subject")
         predictions = {prediction.name: prediction.values for prediction in found}
-        predictions["delayed-ridge"] = self.ridge.values[rows]
+        if self.ridge is not None:
+            predictions["delayed-ridge"] = self.ridge.values[rows]
+        if self.pca is not None:
+            back = self.pca.predict(self.space.measured(subject, trs))
+            predictions[back.name] = back.values
+            self._note(f"{back.name}: {back.fitted_on}")
         others = self._others(subject, trs, rows)
         if others is not None:
             predictions["other-subjects"] = others
@@ -206,13 +245,13 @@ class Baselines:
         if line.split(":")[0] not in names:  # once, not for every subject
             self.notes.append(line)
 
-    @staticmethod
-    def _group(train: Side) -> SeriesArray:
+    def _group(self) -> SeriesArray:
         """Mean brain of the training subjects at each training TR, NaN where there is none."""
+        train, space = self.train, self.space
 
         def subject(index: int) -> tuple[SeriesArray, BoolArray]:
             valid = np.isin(train.trs, train.of_subject(index))
-            return with_nan(train.measured(index, train.trs), train.data.signal[index]), valid
+            return with_nan(space.measured(index, train.trs), space.signal[index]), valid
 
         total, count = others_sum(subject, train.subjects)
         return np.asarray(masked_mean(total, count), dtype=np.float32)
@@ -223,7 +262,7 @@ class Baselines:
 
         def subject(index: int) -> tuple[SeriesArray, BoolArray]:
             valid = data.valid[index][trs + data.lag_trs]
-            return with_nan(self.test.measured(index, trs), data.signal[index]), valid
+            return with_nan(self.space.measured(index, trs), self.space.signal[index]), valid
 
         return others_sum(subject, range(len(data.subjects)))
 
@@ -232,8 +271,36 @@ class Baselines:
         if len(self.test.data.subjects) < 2:
             self._note("other-subjects: left out, there is one subject")
             return None
-        own = self.test.measured(subject, trs)
-        signal = self.test.data.signal[subject]
+        own = self.space.measured(subject, trs)
+        signal = self.space.signal[subject]
         rest = self.count[rows] - signal
         self._note("other-subjects: measured brains of the others at the same TRs; nothing fitted")
         return np.asarray(masked_mean(self.total[rows] - own * signal, rest), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Training brains one below the other, as `sherlock_data.decomposition` reads a matrix."""
+
+    train: Side
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and units."""
+        return len(self.train.samples), self.train.data.signal.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """Dimensions left: standardising takes one for every subject and run."""
+        samples = self.train.samples
+        runs = run_index(self.train.data)[samples.tr]
+        groups = len(np.unique(np.stack([samples.subject, runs]), axis=1)[0])
+        return min(len(samples) - groups, int(self.train.data.signal.any(axis=0).sum()))
+
+    def read(self, start: int, stop: int) -> SeriesArray:
+        """Return standardised rows."""
+        some = self.train.samples.take(np.arange(start, stop))
+        bold, _ = self.train.data.brains.rows(
+            torch.from_numpy(some.subject), torch.from_numpy(some.tr) + self.train.data.lag_trs
+        )
+        return np.asarray(bold.numpy(), dtype=np.float32)

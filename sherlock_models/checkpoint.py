@@ -35,6 +35,9 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from sherlock_data.errors import SherlockError
 from sherlock_models.parallel import World
 
+#: bytes of a file that holds more than one tensor; writing takes twice as much memory, or twice the
+#: largest tensor
+FILE_BYTES = 256 * 2**20
 INDEX, STEP = "index.json", "step.json"
 _READABLE = (".safetensors", ".json")
 _FAILURES = (CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError)
@@ -141,8 +144,11 @@ def save(
         temporary.mkdir(parents=True)
     world.barrier()
     try:
-        writer = HuggingFaceStorageWriter(str(temporary), save_distributed=True)
-        save_shards(_state(model, optimizer, extra), storage_writer=writer)
+        state = _state(model, optimizer, extra)
+        writer = HuggingFaceStorageWriter(
+            str(temporary), fqn_to_index_mapping=_files(state), save_distributed=True
+        )
+        save_shards(state, storage_writer=writer)
     except _FAILURES as error:
         if world.main:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -211,6 +217,18 @@ def _state(
         for key, value in values.items():
             state[f"optimizer.{name}.{key}"] = value
     return state | {f"extra.{name}": value for name, value in extra.items()}
+
+
+def _files(state: Mapping[str, Any]) -> dict[str, int]:
+    """Say which file each tensor goes to, from 1: safetensors copies a whole file in memory."""
+    files, number, held = {}, 1, 0
+    for name, value in state.items():
+        size = value.numel() * value.element_size()
+        if held and held + size > FILE_BYTES:
+            number, held = number + 1, 0
+        files[name] = number
+        held += size
+    return files
 
 
 def _moments(nested: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sherlock_data.catalog import ModelEntry, Repeat, load_catalog
+from sherlock_data.catalog import Catalog, ModelEntry, Repeat, load_catalog
 from sherlock_data.contract import created_by
 from sherlock_data.errors import ConfigError, did_you_mean
-from sherlock_models.sizes import Sizes
+from sherlock_data.timing import read_delays
+from sherlock_models.sizes import BRAIN, Sizes
 
 #: default weight of the brain term: at 1 the encoder shouts (the predicted brain grows until its
 #: error exceeds the mean's) to be heard through the noisy channel; see docs/adr/0004
@@ -46,6 +47,26 @@ class SizesRecord(BaseModel):
     subjects: int
 
 
+class CompressorIdentity(BaseModel):
+    """Stage 1 of a run whose brain layer is another run's code.
+
+    Attributes
+    ----------
+    run : str
+        Folder of the stage-1 run.
+    weights : str
+        sha256 over its best checkpoint's weights (`sherlock_models.code.weights_hash`).
+    code : int or None
+        Units of its code; filled in with `weights` when a configuration is resolved.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run: str
+    weights: str = ""
+    code: int | None = Field(default=None, gt=0)
+
+
 class RunConfig(BaseModel):
     """Everything that decides the outcome of a run.
 
@@ -58,8 +79,22 @@ class RunConfig(BaseModel):
         Dataset folder with one store each (`STORES/<dataset>`).
     delays : tuple of int
         TRs of the past the encoder sees, 0 the current one.
+    context_trs : int
+        TRs of the past that the split leaves room for, where the delays reach less far; so that
+        a stage-1 run can hold out what a stage 2 with more delays holds out.
+    split_stimulus : tuple of str
+        Of a compressor, which sees no stimulus: the split is over the TRs that have these, so that
+        a stage 2 that sees them holds out the same TRs. Video and audio where they are built;
+        none: every TR.
+    compressor : CompressorIdentity or None
+        Stage-1 run whose code of the measured brain is the target of the brain layer.
     subject : {"none", "mean", "embedding"}
         The model is not told whose brain; or learns the subjects' average; or embeds the subject.
+    placement : {"auto", "device", "shared", "stream"}
+        Where the data lie (`sherlock_models.placement`); `stream` has an order of its own and is
+        recorded when `auto` takes it.
+    buffer_gb : float
+        Memory of streamed rows, over all ranks; a larger one shuffles better.
     split, fold, folds, repeats
         How time and subjects are divided (`sherlock_data.splits`).
     steps, epochs : int or None, float or None
@@ -82,6 +117,12 @@ class RunConfig(BaseModel):
         Stop after so many validations without a better one; None: never.
     keep : int
         Checkpoints kept beside `best` and `last`.
+    without : tuple of int
+        Units of the brain layer that are closed, as if nobody had signal there: the
+        retrained-without control of a lesion (`sherlock_models.retrain`).
+    fitted_on : dict or None
+        On which subjects and brain TRs the model and everything else is fitted
+        (`sherlock_data.fitting`); filled in before a run starts.
     stores : dict
         Identity of every store read.
     sizes : SizesRecord or None
@@ -99,7 +140,12 @@ class RunConfig(BaseModel):
     catalog: str | None = None
 
     delays: tuple[int, ...] = (0,)
+    context_trs: int = Field(default=0, ge=0)
+    split_stimulus: tuple[str, ...] = ()
+    compressor: CompressorIdentity | None = None
     subject: Literal["none", "mean", "embedding"] = "none"
+    placement: Literal["auto", "device", "shared", "stream"] = "auto"
+    buffer_gb: float = Field(default=4.0, gt=0)
     split: Literal["block", "run", "subject", "random"] = "block"
     fold: int = Field(default=0, ge=0)
     folds: int | None = Field(default=None, ge=2)
@@ -124,6 +170,8 @@ class RunConfig(BaseModel):
     patience: int | None = Field(default=None, gt=0)
     keep: int = Field(default=1, ge=0)
 
+    without: tuple[int, ...] = ()
+    fitted_on: dict[str, Any] | None = None
     stores: dict[str, StoreIdentity] = Field(default_factory=dict)
     sizes: SizesRecord | None = None
     versions: dict[str, str] = Field(default_factory=dict)
@@ -133,10 +181,20 @@ class RunConfig(BaseModel):
     def _number_zero(cls, value: Any) -> Any:
         return "0" if value in (0, False, "none") else value
 
-    @field_validator("stimulus", "delays", mode="before")
+    @field_validator("stimulus", "split_stimulus", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str | int) else value
+
+    @field_validator("delays", mode="before")
+    @classmethod
+    def _range(cls, value: Any) -> Any:
+        return read_delays(value)
+
+    @field_validator("compressor", mode="before")
+    @classmethod
+    def _folder(cls, value: Any) -> Any:
+        return {"run": str(Path(value).resolve())} if isinstance(value, str | Path) else value
 
     @field_validator("brain")
     @classmethod
@@ -147,7 +205,7 @@ class RunConfig(BaseModel):
     @classmethod
     def _past(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or min(value) < 0 or len(set(value)) < len(value):
-            raise ValueError("delays are TRs of the past, each once: 0,1,2")
+            raise ValueError("delays are TRs of the past, each once: 0,1,2 or 0..44")
         return value
 
     @field_validator("stimulus")
@@ -171,7 +229,39 @@ class RunConfig(BaseModel):
                 raise ValueError(f"no loss term '{name}'; {did_you_mean(name, self.terms)}")
         if self.subject == "mean" and self.split == "subject":
             raise ValueError("the mean brain has no subject to hold out; use split block")
+        if self.is_compressor:
+            self._check_compressor()
+        elif self.split_stimulus:
+            raise ValueError("split_stimulus is for a compressor, which sees no stimulus")
         return self
+
+    def _check_compressor(self) -> None:
+        if self.stimulus != (BRAIN,):
+            raise ValueError("the stimulus 'brain' stands alone: it is seen and given back")
+        if self.compressor is not None:
+            raise ValueError("a compressor reads the measured brain, not another's code of it")
+        if self.brain_noise != "0" or self.brain_forcing:
+            raise ValueError(
+                "a free code has no measured one: no brain_noise to add, no brain_forcing"
+            )
+
+    @property
+    def is_compressor(self) -> bool:
+        """Whether it is a stage 1: the brain through a free code, and no movie."""
+        return BRAIN in self.stimulus
+
+    @property
+    def context(self) -> int:
+        """TRs of the past that the split leaves room for."""
+        return max(*self.delays, self.context_trs)
+
+    @property
+    def voxel_store(self) -> str | None:
+        """Store of the voxels behind a brain layer of codes; None where it has its own units."""
+        if self.compressor is not None:
+            return self.brain
+        recipe = self.stores[self.brain].recipe if self.brain in self.stores else {}
+        return str(recipe["of"]) if recipe.get("kind") == "pca" else None
 
     @property
     def model_entry(self) -> ModelEntry:
@@ -208,8 +298,8 @@ class RunConfig(BaseModel):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Loss terms: the brain, then every stimulus."""
-        return ("brain", *self.stimulus)
+        """Loss terms: the brain, then every stimulus; of a compressor the brain that came back."""
+        return (BRAIN, *(name for name in self.stimulus if name != BRAIN))
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
@@ -227,10 +317,18 @@ _RESOLVED = (
     "data",
     "catalog",
     "repeats",
+    "without",
+    "fitted_on",
     "stores",
     "sizes",
     "versions",
 )
+
+
+#: the stimuli of the entries that read a compressor's code
+_MOVIE = ("video", "audio")
+#: a free code has no measured brain to be held to: one term, and no channel
+_FREE_CODE: dict[str, Any] = {"weights": {BRAIN: 1.0}, "brain_noise": "0", "brain_forcing": 0.0}
 
 
 def settable(entry: ModelEntry) -> list[str]:
@@ -277,13 +375,50 @@ def resolve(
     StoreError
         If a store the entry needs is not built.
     """
-    from sherlock_models import dataset
+    from sherlock_models import code, dataset
 
     known = load_catalog(catalog)
+    config = described(known, entry, data=_absolute(data), catalog=catalog, options=options)
+    if config.compressor is not None:
+        config = code.with_stage_one(config, "brain" in (options or {}))
+    found = dataset.identities(config)
+    name = dataset.dataset_name(config)
+    repeats = known.datasets[name].repeats if name in known.datasets else ()
+    config = config.model_copy(update={"stores": found, "repeats": repeats})
+    return config.with_sizes(dataset.sizes_for(config))
+
+
+def described(
+    known: Catalog,
+    entry: str,
+    *,
+    data: str = "",
+    catalog: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Turn a zoo entry and options into a configuration that has met no store yet.
+
+    Parameters
+    ----------
+    known : Catalog
+    entry : str
+    data : str
+        Dataset folder; none where only sizes are asked about.
+    catalog, options
+        As `resolve` takes them.
+
+    Raises
+    ------
+    CatalogError, ConfigError
+        As `resolve` does.
+    """
+    from sherlock_models import stimuli
+
     model = known.model(entry)
     settings: dict[str, Any] = {
         "brain": model.brain,
         "stimulus": model.stimulus,
+        "delays": model.delays,
         "options": model.options,
     }
     for key, value in (options or {}).items():
@@ -295,22 +430,20 @@ def resolve(
             settings[key] = value
         else:
             settings["options"] = {**settings["options"], key: value}
-    config = validated(
+    if settings["stimulus"] in (BRAIN, [BRAIN], (BRAIN,)):
+        shown = stimuli.names_there(data, _MOVIE) if data else ()
+        settings = {**_FREE_CODE, "split_stimulus": shown, **settings}
+    return validated(
         {
             "entry": entry,
             "architecture": model.architecture,
-            "data": _absolute(data),
+            "data": data,
             "catalog": None if catalog is None else str(catalog),
             "versions": versions(),
             **settings,
         },
         where="--set",
     )
-    found = dataset.identities(config)
-    name = dataset.dataset_name(config)
-    repeats = known.datasets[name].repeats if name in known.datasets else ()
-    sizes = dataset.sizes_of(config.data, config.brain, config.stimulus, config.delays)
-    return config.model_copy(update={"stores": found, "repeats": repeats}).with_sizes(sizes)
 
 
 def validated(values: Mapping[str, Any], where: object) -> RunConfig:
@@ -335,7 +468,7 @@ def load_config(path: Path) -> RunConfig:
     Raises
     ------
     ConfigError
-        If it is not there, is not YAML, or has an unknown key or a wrong value.
+        If it is not there, is not YAML, was cut, or has an unknown key or a wrong value.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -343,10 +476,18 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(
             "no configuration", where=path, remedy="name a folder that sherlock-train made"
         ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML ({error})", where=path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"not valid YAML ({reason})", where=path) from None
     if not isinstance(document, dict):
         raise ConfigError("not a mapping", where=path)
+    lacking = [key for key in ("stores", "sizes", "versions") if not document.get(key)]
+    if lacking:  # the last keys that are written: a file that was cut ends before them
+        raise ConfigError(
+            f"is not complete: lacks {', '.join(lacking)}",
+            where=path,
+            remedy="restore it, or train again",
+        )
     return validated(document, where=path)
 
 

@@ -7,7 +7,8 @@ encoder sees the stimulus at t - d for every delay d, all in t's run; its brain 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sherlock_data import store
-from sherlock_data.errors import ConfigError, StoreError, did_you_mean
-from sherlock_data.fitting import overlap, ranges
+from sherlock_data.errors import ConfigError, did_you_mean
+from sherlock_data.fitting import FittedOn, ranges
 from sherlock_data.splits import Split, make_split
-from sherlock_data.timing import Clock, Run, shifted_index
-from sherlock_models import stimuli
+from sherlock_data.timing import Clock, shifted_index
+from sherlock_models import code, stimuli
 from sherlock_models.batch import Batch, SampleTable
-from sherlock_models.brains import BrainTable, average, load_bold, standardise
+from sherlock_models.brains import Brains, BrainTable, load_bold, read_valid, standardise
+from sherlock_models.checks import (
+    check_clock,
+    check_fit,
+    check_identities,
+    refuse_overlap,
+    store_path,
+)
 from sherlock_models.config import RunConfig, StoreIdentity
 from sherlock_models.normaliser import Normaliser, fit_scale
-from sherlock_models.sizes import Sizes
-from sherlock_models.stimuli import StimulusTable
+from sherlock_models.parallel import World
+from sherlock_models.placement import IN_PROCESS, Placement, Room, choose
+from sherlock_models.shared import Machine
+from sherlock_models.sizes import BRAIN, Sizes
+from sherlock_models.stimuli import StimulusTable, read_clock
+from sherlock_models.stream import StreamedBrains, read_brains
+from sherlock_models.voxel_series import VoxelSeries, encode
 
 __all__ = ["Batch", "MovieBrainData", "SampleTable", "load_data", "sizes_of"]
 
@@ -52,7 +65,7 @@ class MovieBrainData:
     split : Split
     normaliser : Normaliser
         Fitted on `split.train`.
-    brains : BrainTable
+    brains : Brains
     tables : dict of StimulusTable
     sizes : Sizes
         What the model's layers take their sizes from.
@@ -62,22 +75,31 @@ class MovieBrainData:
         Stimulus TRs a sample can have.
     unit_names : ndarray of str, (U,)
         Labels of the brain layer's units (parcel names, voxel numbers).
+    fitted_on : dict
+        On which subjects and brain TRs everything is fitted, as `sherlock_data.fitting` says it.
+    sees_brain : bool
+        Whether the stimulus is the sample's own brain (`sherlock_models.sizes.BRAIN`).
     notes : tuple of str
         What an evaluation must say about this data.
+    placement : Placement
+        Where it lies.
     """
 
     clock: Clock
     subjects: tuple[str, ...]
     split: Split
     normaliser: Normaliser
-    brains: BrainTable
+    brains: Brains
     tables: dict[str, StimulusTable]
     sizes: Sizes
     lag_trs: int
     delays: tuple[int, ...]
     usable: BoolArray
     unit_names: NDArray[np.object_]
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    sees_brain: bool = False
     notes: tuple[str, ...] = ()
+    placement: Placement = IN_PROCESS
     _delays: Tensor = field(init=False, repr=False)
     _embedding: Tensor = field(init=False, repr=False)
 
@@ -95,14 +117,32 @@ class MovieBrainData:
     @property
     def signal(self) -> BoolArray:
         """Units in which each subject has signal, (S, U)."""
-        return np.asarray(self.brains.signal.numpy())
+        return np.asarray(self.brains.signal.cpu().numpy())
 
     @property
     def nbytes(self) -> int:
         """Bytes held in memory."""
-        tensors = [self.brains.raw, self.brains.mean, self.brains.inverse_std]
-        tensors += [table.values for table in self.tables.values()]
-        return sum(tensor.nbytes for tensor in tensors)
+        return self.brains.nbytes + sum(table.values.nbytes for table in self.tables.values())
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are gathered."""
+        return self.brains.signal.device
+
+    def to(self, device: torch.device) -> MovieBrainData:
+        """Move everything that batches are gathered from to a device; streamed brains stay."""
+        if not isinstance(self.brains, BrainTable) or device == self.device:
+            return self
+        tables = {
+            name: replace(table, values=table.values.to(device))
+            for name, table in self.tables.items()
+        }
+        return replace(
+            self,
+            brains=self.brains.to(device),
+            tables=tables,
+            normaliser=self.normaliser.to(device),
+        )
 
     def samples(self, side: str) -> SampleTable:
         """Return the samples of `train`, `validation` or `test`, by subject and then by TR.
@@ -130,7 +170,13 @@ class MovieBrainData:
             )
         return table
 
-    def batch(self, samples: SampleTable, indices: IntArray, first: int = 0) -> Batch:
+    def batch(
+        self,
+        samples: SampleTable,
+        indices: IntArray,
+        first: int = 0,
+        brain: tuple[Tensor, Tensor] | None = None,
+    ) -> Batch:
         """Gather samples, standardised and normalised on the way.
 
         Parameters
@@ -140,34 +186,35 @@ class MovieBrainData:
             Samples of the table.
         first : int
             Position in the global batch of the first one; a rank's share is contiguous.
+        brain : (Tensor, Tensor), optional
+            The samples' standardised BOLD and signal, where they are gathered already.
         """
         subject = torch.from_numpy(samples.subject[indices])
         tr = torch.from_numpy(samples.tr[indices])
-        brain, signal = self.brains.rows(subject, tr + self.lag_trs)
+        bold, signal = brain or self.brains.rows(subject, tr + self.lag_trs)
         stimulus = {name: self._delayed(name, tr) for name in self.tables}
         return Batch(
-            stimulus=stimulus,
+            stimulus={BRAIN: bold[:, None]} if self.sees_brain else stimulus,
             target={name: self._current(name, tr, stimulus[name]) for name in self.tables},
-            brain=brain,
+            brain=bold,
             signal=signal,
-            subject=subject,
-            tr=tr,
-            run=self.brains.run[tr],
-            embedding=self._embedding[subject],
+            subject=subject.to(self.device),
+            tr=tr.to(self.device),
+            run=self.brains.run[tr].to(self.device),
+            embedding=self._embedding[subject].to(self.device),
             position=torch.arange(first, first + len(tr)),
         )
 
     def _delayed(self, name: str, tr: Tensor) -> Tensor:
         """Stimulus at every delay, (B, D, ...)."""
         values = self.tables[name].values
-        rows = values.index_select(0, (tr[:, None] - self._delays).flatten())
-        seen = self.normaliser.forward(name, rows)
+        seen = self.normaliser.pick(name, values, (tr[:, None] - self._delays).flatten())
         return seen.view(len(tr), len(self.delays), *values.shape[1:])
 
     def _current(self, name: str, tr: Tensor, delayed: Tensor) -> Tensor:
         if 0 in self.delays:
             return delayed[:, self.delays.index(0)]
-        return self.normaliser.forward(name, self.tables[name].values.index_select(0, tr))
+        return self.normaliser.pick(name, self.tables[name].values, tr)
 
     def brain_matrix(self, subject: int) -> NDArray[np.float32]:
         """Return a subject's standardised BOLD on the scan clock, (T, U); row t is volume t.
@@ -176,12 +223,13 @@ class MovieBrainData:
         """
         trs = torch.arange(self.clock.volumes)
         bold, _ = self.brains.rows(torch.full_like(trs, subject), trs)
-        return np.asarray(bold.numpy(), dtype=np.float32)
+        return np.asarray(bold.cpu().numpy(), dtype=np.float32)
 
     def stimulus_target(self, name: str, trs: IntArray) -> NDArray[np.float32]:
         """Return a stimulus at `trs` in normalised units: (n, 3, H, W) or (n, F)."""
-        rows = self.tables[name].values[torch.from_numpy(np.asarray(trs, dtype=np.int64))]
-        return np.asarray(self.normaliser.forward(name, rows).numpy(), dtype=np.float32)
+        rows = torch.from_numpy(np.asarray(trs, dtype=np.int64))
+        values = self.normaliser.pick(name, self.tables[name].values, rows)
+        return np.asarray(values.cpu().numpy(), dtype=np.float32)
 
     def stimulus_inputs(self, trs: IntArray) -> dict[str, Tensor]:
         """Return what the encoder sees at `trs`: `video` (n, D, 3, H, W), vectors (n, D, F)."""
@@ -191,7 +239,7 @@ class MovieBrainData:
 
 def dataset_name(config: RunConfig) -> str:
     """Name of the dataset, as the brain store has it."""
-    return str(store.attributes(_path(config.data, config.brain))["dataset"])
+    return str(store.attributes(store_path(config.data, config.brain))["dataset"])
 
 
 def identities(config: RunConfig) -> dict[str, StoreIdentity]:
@@ -202,25 +250,14 @@ def identities(config: RunConfig) -> dict[str, StoreIdentity]:
     StoreError, ConfigError
         If the brain's store is not built, or no store has a stimulus.
     """
-    names = {config.brain, *(stimuli.store_of(config.data, s) for s in config.stimulus)}
+    shown = (*config.stimulus, *config.split_stimulus)
+    names = {config.brain, *(stimuli.store_of(config.data, s) for s in shown if s != BRAIN)}
     found = {}
     for name in sorted(names):
-        path = _path(config.data, name)
+        path = store_path(config.data, name)
         recipe = store.attributes(path).get("recipe", {})
         found[name] = StoreIdentity(fingerprint=store.fingerprint(path), recipe=recipe)
     return found
-
-
-def _path(data: str, name: str) -> str:
-    path = f"{data.rstrip('/')}/{name}.zarr"
-    if store.state(path) != "complete":
-        built = store.list_stores(data)
-        raise StoreError(
-            f"no complete store '{name}' (built: {', '.join(built) or 'none'})",
-            where=data,
-            remedy=f"run sherlock-data build ... {name}",
-        )
-    return path
 
 
 def sizes_of(
@@ -243,7 +280,7 @@ def sizes_of(
     subjects : int, optional
         Rows of the subject embedding; all subjects of the store by default.
     """
-    opened = store.open_store(_path(str(data), brain))
+    opened = store.open_store(store_path(str(data), brain))
     if "bold" not in opened:
         raise ConfigError(
             f"'{brain}' holds no BOLD", where="brain", remedy="name a store of brains, as parcels"
@@ -251,15 +288,33 @@ def sizes_of(
     bold = opened["bold"]
     units = tuple(int(n) for dim, n in bold.sizes.items() if dim not in ("subject", "time"))
     return Sizes(
-        stimulus={name: stimuli.size_of(str(data), name) for name in stimulus},
+        stimulus={
+            name: (math.prod(units),) if name == BRAIN else stimuli.size_of(str(data), name)
+            for name in stimulus
+        },
         brain=units,
         delays=tuple(delays),
         subjects=bold.sizes["subject"] if subjects is None else subjects,
     )
 
 
-def load_data(config: RunConfig) -> MovieBrainData:
+def sizes_for(config: RunConfig, subjects: int | None = None) -> Sizes:
+    """Sizes of a configuration's model; a brain layer of stage-1 codes has the code's."""
+    sizes = sizes_of(config.data, config.brain, config.stimulus, config.delays, subjects)
+    if config.compressor is None or config.compressor.code is None:
+        return sizes
+    return replace(sizes, brain=(config.compressor.code,))
+
+
+def load_data(config: RunConfig, world: World | None = None) -> MovieBrainData:
     """Read, check, split and standardise what a run needs.
+
+    Parameters
+    ----------
+    config : RunConfig
+    world : World, optional
+        Ranks that train on it, all of which must call; without one, data that are not streamed
+        are this process's own.
 
     Raises
     ------
@@ -269,14 +324,20 @@ def load_data(config: RunConfig) -> MovieBrainData:
     ConfigError
         If the split, the lag or the stimuli do not fit the data.
     """
-    _check_identities(config)
-    data = store.open_store(_path(config.data, config.brain))
+    check_identities(config)
+    data = store.open_store(store_path(config.data, config.brain))
     clock = read_clock(data.attrs["repetition_time_s"], data["run"].values)
     lag_trs = clock.lag_in_trs(float(data.attrs["lag_s"]))
-    tables = {name: stimuli.load_stimulus(config.data, name) for name in config.stimulus}
-    _check_clock(config, clock, tables)
-    raw, valid, declared = load_bold(data)
-    usable = usable_trs(clock, tables, config.delays, lag_trs, valid)
+    placement = choose(
+        config.placement,
+        _nbytes(config, clock.volumes),
+        Room.of(world),
+        blocks=config.voxel_store is None and config.subject != "mean",
+    )
+    machine = Machine(world) if world is not None and placement.kind == "shared" else None
+    tables = _tables(config, machine)
+    check_clock(config, clock, tables)
+    usable = usable_trs(clock, _present(config, clock, tables), _reach(config), lag_trs, data)
     subjects = tuple(str(name) for name in data["subject"].values)
     split = make_split(
         config.split,
@@ -285,54 +346,148 @@ def load_data(config: RunConfig) -> MovieBrainData:
         subjects,
         fold=config.fold,
         folds=config.folds,
-        context_trs=max(config.delays),
+        context_trs=config.context,
         lag_trs=lag_trs,
         repeats=[(repeat.volumes, repeat.at) for repeat in config.repeats],
         seed=config.seed,
     )
     check_fit(config, data.attrs, split, lag_trs)
-    train, used = split.train + lag_trs, np.flatnonzero(usable) + lag_trs
-    brains = standardise(raw, valid, declared, clock, train, used)
+    fitted_on = FittedOn(split, lag_trs, config.context).describe()
+    used = np.flatnonzero(usable) + lag_trs
+    brains = _placed_brains(config, placement, machine, (data, split, clock, used, lag_trs))
+    brains.close(config.without)
     notes = _notes(config, split, brains)
     if config.subject == "mean":
-        brains = standardise(*average(brains), clock, train, used)
         subjects = (MEAN_SUBJECT,)
         split = replace(split, train_subjects=subjects, test_subjects=subjects)
     scales = {
-        name: fit_scale(table.values, split.train, table.is_video, name.startswith("audio"))
+        name: fit_scale(table.values, split.train, table.one_scale, name.startswith("audio"))
         for name, table in tables.items()
     }
-    return MovieBrainData(
+    found = MovieBrainData(
         clock=clock,
         subjects=subjects,
         split=split,
         normaliser=Normaliser(scales),
         brains=brains,
         tables=tables,
-        sizes=sizes_of(
-            config.data, config.brain, config.stimulus, config.delays, len(split.train_subjects)
-        ),
+        sizes=sizes_for(config, len(split.train_subjects)),
         lag_trs=lag_trs,
         delays=config.delays,
         usable=usable,
-        unit_names=_unit_names(data, brains.signal.shape[1]),
+        unit_names=_unit_names(config, data, brains.signal.shape[1]),
+        fitted_on=fitted_on,
+        sees_brain=config.is_compressor,
         notes=notes,
+        placement=placement,
     )
+    return found if world is None or placement.kind != "device" else found.to(world.device)
 
 
-def read_clock(repetition_time_s: float, run_of_tr: NDArray[np.object_]) -> Clock:
-    """Rebuild the scan clock from a store: its TR and the run of every TR."""
-    names = [str(name) for name in run_of_tr]
-    runs = tuple(Run(name, names.count(name)) for name in dict.fromkeys(names))
-    return Clock(float(repetition_time_s), runs)
+def _nbytes(config: RunConfig, trs: int) -> int:
+    """Bytes of the data in memory, once: BOLD and stimuli of every TR."""
+    sizes = sizes_for(config)
+    subjects = 1 if config.subject == "mean" else sizes.subjects
+    shown = [
+        math.prod(size) * (1 if len(size) == 3 else 4)
+        for name, size in sizes.stimulus.items()
+        if name != BRAIN
+    ]
+    return trs * (4 * subjects * math.prod(sizes.brain) + sum(shown))
+
+
+def _tables(config: RunConfig, machine: Machine | None) -> dict[str, StimulusTable]:
+    """Every stimulus, once per process or once per machine."""
+
+    def read() -> dict[str, StimulusTable]:
+        names = [name for name in config.stimulus if name != BRAIN]
+        return {name: stimuli.load_stimulus(config.data, name) for name in names}
+
+    if machine is None:
+        return read()
+
+    def tensors() -> dict[str, Tensor]:
+        found = read()
+        values = {f"{name}.values": table.values for name, table in found.items()}
+        shown = {f"{name}.present": torch.from_numpy(t.present) for name, t in found.items()}
+        return {**values, **shown}
+
+    held = machine.hold(tensors)
+    return {
+        name: StimulusTable(name, held[f"{name}.values"], held[f"{name}.present"].numpy())
+        for name in config.stimulus
+        if name != BRAIN
+    }
+
+
+def _placed_brains(
+    config: RunConfig,
+    placement: Placement,
+    machine: Machine | None,
+    given: tuple[xr.Dataset, Split, Clock, IntArray, int],
+) -> Brains:
+    """Brains where they were chosen to lie."""
+    data, split, clock, used, lag_trs = given
+    if placement.kind == "stream":
+        path, buffer_bytes = store_path(config.data, config.brain), int(config.buffer_gb * 1e9)
+        return read_brains(path, data, clock, split.train + lag_trs, used, buffer_bytes)
+    if machine is None:
+        return _brains(config, *given)
+    held = machine.hold(lambda: _brains(config, *given, empty=machine.empty).tensors())
+    return BrainTable.from_tensors(held)
+
+
+def _brains(
+    config: RunConfig,
+    data: xr.Dataset,
+    split: Split,
+    clock: Clock,
+    used: IntArray,
+    lag_trs: int,
+    empty: Callable[[tuple[int, ...]], Tensor] = torch.empty,
+) -> BrainTable:
+    """Read or code the brains, and standardise them on the split's training TRs."""
+    train = split.train + lag_trs
+    averaged = config.subject == "mean"
+    coded: code.Code | None = None
+    if config.compressor is not None:
+        coded, fitted_on = code.stage_one(config)
+        refuse_overlap(config, fitted_on, split, lag_trs)
+    elif config.voxel_store is not None and (
+        averaged or data.attrs["fitted_on"]["trs"] != ranges(train)
+    ):
+        # the code of the mean brain: a mean of standardised codes would be no brain's. And where
+        # the store standardised its voxels on other TRs, what counts is what this training sees
+        coded = code.read_code(config)
+    if coded is None:
+        if not averaged:
+            return standardise(*load_bold(data, empty), clock, train, used)
+        # one subject in memory at a time
+        return VoxelSeries.of(config.data, config.brain, clock, train, used, True).table(0)
+    voxels = VoxelSeries.of(config.data, str(config.voxel_store), clock, train, used, averaged)
+    names = [MEAN_SUBJECT] if averaged else [str(name) for name in data["subject"].values]
+    return standardise(*encode(voxels, coded, names), clock, train, used)
+
+
+def _present(config: RunConfig, clock: Clock, tables: dict[str, StimulusTable]) -> BoolArray:
+    """TRs that have every stimulus; of a compressor those it is split over, else all."""
+    shown = [table.present for table in tables.values()]
+    shown += [stimuli.present_at(config.data, name) for name in config.split_stimulus]
+    everything = np.ones(clock.volumes, dtype=np.bool_)
+    return np.asarray(np.logical_and.reduce([everything, *shown]))
+
+
+def _reach(config: RunConfig) -> Sequence[int]:
+    """Delays at which a stimulus must be there."""
+    return range(config.context + 1) if config.context > max(config.delays) else config.delays
 
 
 def usable_trs(
     clock: Clock,
-    tables: dict[str, StimulusTable],
+    present: BoolArray,
     delays: Sequence[int],
     lag_trs: int,
-    valid: BoolArray,
+    data: xr.Dataset,
 ) -> BoolArray:
     """Stimulus TRs whose every delayed stimulus is present in the run, and brain TR valid.
 
@@ -341,81 +496,15 @@ def usable_trs(
     ndarray of bool, (T,)
         The brain TR is valid for at least one subject.
     """
-    present = np.logical_and.reduce([table.present for table in tables.values()])
     usable = present.copy()
     for delay in delays:
         earlier = shifted_index(clock, -delay)
         usable &= (earlier >= 0) & present[earlier]
-    later, anyone = shifted_index(clock, lag_trs), np.asarray(valid.any(axis=0))
+    later, anyone = shifted_index(clock, lag_trs), np.asarray(read_valid(data).any(axis=0))
     return np.asarray(usable & (later >= 0) & anyone[later], dtype=np.bool_)
 
 
-def _check_identities(config: RunConfig) -> None:
-    for name, identity in config.stores.items():
-        path = _path(config.data, name)
-        if store.fingerprint(path) != identity.fingerprint:
-            raise StoreError(
-                f"not the store this run was configured with (fingerprint "
-                f"{store.fingerprint(path)}, was {identity.fingerprint})",
-                where=path,
-                remedy="build it with the same recipe and inputs, or train again",
-            )
-
-
-def _check_clock(config: RunConfig, clock: Clock, tables: dict[str, StimulusTable]) -> None:
-    for name, table in tables.items():
-        path = _path(config.data, stimuli.store_of(config.data, name))
-        other = store.open_store(path)
-        theirs = read_clock(other.attrs["repetition_time_s"], other["run"].values)
-        if theirs != clock:
-            raise StoreError(
-                f"its TRs ({theirs.volumes} of {theirs.repetition_time_s} s) are not those of "
-                f"'{config.brain}' ({clock.volumes} of {clock.repetition_time_s} s)",
-                where=path,
-                remedy="build both from the same catalogue entry",
-            )
-        if not table.present.any():
-            raise ConfigError(
-                f"no TR has the stimulus '{name}'",
-                where=path,
-                remedy="name another stimulus",
-            )
-
-
-def check_fit(config: RunConfig, attrs: Mapping[str, Any], split: Split, lag_trs: int) -> None:
-    """Refuse a store that was fitted on what this training's split holds out.
-
-    Parameters
-    ----------
-    config : RunConfig
-    attrs : mapping
-        Of the brain store; ``fitted_on`` says on which subjects and brain TRs it was fitted.
-    split : Split
-    lag_trs : int
-
-    Raises
-    ------
-    StoreError
-        Naming the subjects and TRs that both have.
-    """
-    fitted_on = attrs.get("fitted_on")
-    if fitted_on is None:
-        return
-    subjects, trs = overlap(fitted_on, split, lag_trs)
-    shown = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in ranges(trs))
-    seen = [f"{len(trs)} brain TRs ({shown})"] if len(trs) else []
-    seen += [f"the subjects {', '.join(subjects)}"] if subjects else []
-    if seen:
-        theirs = f"--split {fitted_on['split']} --fold {fitted_on['fold']}"
-        raise StoreError(
-            f"was fitted on {' and '.join(seen)} that this training holds out",
-            where=_path(config.data, config.brain),
-            remedy=f"train with {theirs} (what it was fitted for), or build it with "
-            f"`fit: {split.kind}, fold: {split.fold}, context_trs: {max(config.delays)}`",
-        )
-
-
-def _notes(config: RunConfig, split: Split, brains: BrainTable) -> tuple[str, ...]:
+def _notes(config: RunConfig, split: Split, brains: Brains) -> tuple[str, ...]:
     notes = [
         f"{run} is wholly held out: its BOLD is standardised with its own mean and standard "
         "deviation"
@@ -424,10 +513,28 @@ def _notes(config: RunConfig, split: Split, brains: BrainTable) -> tuple[str, ..
     unseen = ", ".join(name for name in split.test_subjects if name not in split.train_subjects)
     if unseen and config.subject == "embedding":
         notes.append(f"unseen subjects ({unseen}) get the mean of the learned subject embeddings")
+    if isinstance(brains, StreamedBrains):
+        notes.append(
+            "the brains are streamed: an evaluation holds none and has them read from the store, "
+            "subject by subject"
+        )
+    if config.is_compressor:
+        notes.append(
+            "the code is free: no measured code to match, so no brain term and no noisy channel"
+        )
+        at = f"TRs with {' and '.join(config.split_stimulus)}" if config.split_stimulus else "TRs"
+        notes.append(f"the split is over the {at}")
+    if config.compressor is not None:
+        notes.append(
+            f"the brain layer is held to the code of {config.compressor.run}, frozen, of the "
+            f"measured '{config.brain}'"
+        )
     return tuple(notes)
 
 
-def _unit_names(data: xr.Dataset, units: int) -> NDArray[np.object_]:
+def _unit_names(config: RunConfig, data: xr.Dataset, units: int) -> NDArray[np.object_]:
+    if config.compressor is not None:
+        return np.array([str(index) for index in range(units)], dtype=object)
     dims = [str(dim) for dim in data["bold"].dims[2:]]
     if len(dims) == 1 and dims[0] in data.coords:
         return np.array([str(name) for name in data[dims[0]].values], dtype=object)

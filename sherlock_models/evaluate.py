@@ -27,6 +27,8 @@ from sherlock_models.heldout import run_index as run_of_tr
 from sherlock_models.run import CHECKPOINTS
 from sherlock_models.scores import DRAWS, Score, nan_mean, pearson_by_run
 from sherlock_models.significance import FDR, NULL_DRAWS
+from sherlock_models.sizes import BRAIN
+from sherlock_models.space import Space, UnitSpace, space_of
 from sherlock_models.stimulus_scores import Table, smuggled, stimulus_scores
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 JSON = "evaluation.json"
 CANARY_SPLITS = ("block", "random")
+#: target of the scores in the units of a code; `brain` is in voxels then
+CODE = "code"
 
 Say = Callable[[str], None]
 
@@ -72,26 +76,30 @@ def evaluate(
     say("reading the data and the best checkpoint")
     train, test = Side.of(run.data, "train"), Side.of(run.data, "test")
     blocks = make_blocks(test, draws, seed)
-    reader = Reader(run, test, seed)
+    reader, space = Reader(run, test, seed), space_of(run)
     brain, ceiling, brain_notes = brain_scores(
-        reader, train, blocks, null_draws=null_draws, seed=seed, say=say
+        reader, train, blocks, space=space, null_draws=null_draws, seed=seed, say=say
     )
+    code: dict[str, BrainScores] = {}
+    if run.config.voxel_store is not None:
+        code, _, _ = brain_scores(reader, train, blocks, null_draws=null_draws, seed=seed, say=say)
     movie, movie_notes = stimulus_scores(reader, train, blocks, say)
     say("time-index canary over the folds")
-    canaries = canary(run.data, repeats=[(r.volumes, r.at) for r in run.config.repeats])
+    repeats = [(r.volumes, r.at) for r in run.config.repeats]
+    canaries = canary(run.data, repeats=repeats, space=space)
     document = {
         "run": str(run.path),
         "split": run.config.split,
         "step": _judged_step(run),
-        "rows": _rows(brain, movie),
-        "held_out": _held_out(run.data, test),
+        "rows": _rows(brain, code, movie),
+        "held_out": _held_out(run, test, space),
         "ceiling": _ceiling(ceiling),
         "canary": canaries,
         "smuggled": smuggled(movie),
         "notes": [*_notes(run, test, draws, null_draws), *brain_notes, *movie_notes],
     }
     document = _plain(document)
-    arrays = gather(run, test, brain, ceiling, movie)
+    arrays = gather(run, test, brain, ceiling, movie, space.names)
     write(run.path / ARRAYS, arrays)
     _write_json(run.path / JSON, document)
     return dict(document)
@@ -131,6 +139,7 @@ def canary(
     *,
     folds: int | None = None,
     repeats: Sequence[tuple[int, Mapping[str, int]]] = (),
+    space: Space | None = None,
 ) -> dict[str, float]:
     """R of the time-index model, the mean over folds, subjects and units, under each split.
 
@@ -144,12 +153,15 @@ def canary(
     folds : int, optional
         Of each split; its own default.
     repeats : sequence of (volumes, {run: first TR})
+    space : Space, optional
+        Units of the brains; those of the brain layer by default.
     """
+    space = space or UnitSpace(data)
     splits = {kind: _folds(data, kind, folds, repeats) for kind in kinds}
     found: dict[str, list[float]] = {kind: [] for kind in kinds}
     runs = run_of_tr(data)
     for subject, valid in enumerate(data.valid):
-        brain = data.brain_matrix(subject)[:, data.signal[subject]]
+        brain = space.matrix(subject)[:, space.signal[subject]]
         for kind, sides in splits.items():
             for train, test in sides:
                 train, test = train[valid[train]], test[valid[test]]
@@ -185,10 +197,13 @@ def _folds(
     return sides
 
 
-def _rows(brain: Mapping[str, BrainScores], movie: Table) -> list[dict[str, Any]]:
+def _rows(
+    brain: Mapping[str, BrainScores], code: Mapping[str, BrainScores], movie: Table
+) -> list[dict[str, Any]]:
     rows = [
-        _row(name, "brain", metric, score)
-        for name, scores in brain.items()
+        _row(name, target, metric, score)
+        for target, predictors in ((BRAIN, brain), (CODE, code))
+        for name, scores in predictors.items()
         for metric, score in scores.rows()
     ]
     rows += [
@@ -223,8 +238,8 @@ def _chance(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _held_out(data: MovieBrainData, test: Side) -> dict[str, Any]:
-    split = data.split
+def _held_out(run: Run, test: Side, space: Space) -> dict[str, Any]:
+    data, split = run.data, run.data.split
     return {
         "fold": split.fold,
         "folds": split.folds,
@@ -233,7 +248,8 @@ def _held_out(data: MovieBrainData, test: Side) -> dict[str, Any]:
         "test_trs": len(test.trs),
         "gap_trs": split.gap_trs,
         "subjects": [data.subjects[s] for s in test.subjects],
-        "units": int(data.signal.any(axis=0).sum()),
+        "units": int(space.signal.any(axis=0).sum()),
+        "store": run.config.voxel_store or run.config.brain,
         "repetition_time_s": data.clock.repetition_time_s,
         "lag_trs": data.lag_trs,
     }
@@ -261,6 +277,17 @@ def _notes(run: Run, test: Side, draws: int, null_draws: int) -> list[str]:
         "identification: best of n segments, chance 1/n",
         *data.notes,
     ]
+    if run.config.voxel_store is not None:
+        notes.append(
+            f"brain: scored in the standardised voxels of '{run.config.voxel_store}', decoded from "
+            f"the {data.signal.shape[1]} predicted units of the code; {CODE}: the same in "
+            "the code's own units, each of variance 1"
+        )
+    if run.config.is_compressor:
+        notes.append(
+            "brain: the measured brain, through the code and back; no stimulus is seen, and the "
+            "inter-subject ceiling does not bound it"
+        )
     if len(data.subjects) < 2:
         notes.append("no noise ceiling: it takes two subjects")
     if data.split.warning:

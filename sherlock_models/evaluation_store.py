@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from sherlock_data import contract
 from sherlock_models.brain_scores import BrainScores
@@ -25,9 +26,25 @@ ARRAYS = "evaluation.zarr"
 
 
 def gather(
-    run: Run, test: Side, brain: Mapping[str, BrainScores], ceiling: Ceiling, movie: Table
+    run: Run,
+    test: Side,
+    brain: Mapping[str, BrainScores],
+    ceiling: Ceiling,
+    movie: Table,
+    units: NDArray[np.object_],
 ) -> xr.Dataset:
     """Gather what the page and later analyses need beside the table.
+
+    Parameters
+    ----------
+    run : Run
+    test : Side
+    brain : mapping of BrainScores
+        By predictor.
+    ceiling : Ceiling
+    movie : Table
+    units : ndarray of str, (unit,)
+        Label of every unit that was scored.
 
     Returns
     -------
@@ -49,7 +66,7 @@ def gather(
         },
         coords={
             "predictor": contract.strings("predictor", names),
-            "unit": contract.strings("unit", test.data.unit_names),
+            "unit": contract.strings("unit", units),
             "tr": ("tr", test.trs, {"long_name": "held-out stimulus TR, 0-based over all runs"}),
         },
         attrs={
@@ -86,8 +103,9 @@ def _stimulus_arrays(test: Side, name: str, predictors: Mapping[str, StimulusSco
         stacked = np.stack(list(values.values()))
         return result.assign({name: ((f"{name}_source", "tr", *dims), stacked)})
     shown = shown_trs(test.trs)
-    stacked = np.stack([frames(data, v[shown]) for v in values.values()]).round().astype(np.uint8)
-    picture = ("video_source", "shown_tr", "video_height", "video_width", "video_rgb")
+    levels = np.stack([frames(data, name, v[shown]) for v in values.values()])
+    stacked = levels.round().astype(np.uint8)
+    picture = (f"{name}_source", "shown_tr", *(f"{name}_{d}" for d in ("height", "width", "rgb")))
     return result.assign({name: (picture, stacked)}).assign_coords(shown_tr=test.trs[shown])
 
 

@@ -1,7 +1,8 @@
 """Held-out brains, and the four brains a run's decoder is asked to read.
 
 Legend: t = held-out TRs of a subject, U = units of the brain layer. "Measured" is the
-subject's standardised BOLD, "predicted" the encoder's; both 0 where there is no signal.
+subject's standardised BOLD (or code of it), "predicted" the encoder's; both 0 where there is no
+signal. A compressor predicts its free code, from the measured brain.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 
 from sherlock_models.ceiling import SeriesArray
 from sherlock_models.scores import BoolArray, IntArray, TimeBlocks
+from sherlock_models.sizes import BRAIN
+from sherlock_models.space import UnitSpace
 
 if TYPE_CHECKING:
     from sherlock_models.dataset import MovieBrainData, SampleTable
@@ -63,9 +66,7 @@ class Side:
 
     def measured(self, subject: int, trs: IntArray) -> SeriesArray:
         """Standardised BOLD paired with stimulus TRs ``trs``: float32 (n, U), 0 without signal."""
-        rows = torch.from_numpy(np.asarray(trs, dtype=np.int64)) + self.data.lag_trs
-        bold, _ = self.data.brains.rows(torch.full_like(rows, subject), rows)
-        return np.asarray(bold.numpy(), dtype=np.float32)
+        return UnitSpace(self.data).measured(subject, trs)
 
 
 def with_nan(values: NDArray[np.float32], signal: BoolArray) -> SeriesArray:
@@ -103,17 +104,23 @@ class Reader:
     def predicted(self, subject: int) -> SeriesArray:
         """Brain the encoder predicts at the subject's held-out TRs, (t, U), 0 without signal.
 
-        A model without a subject embedding is run once for all subjects.
+        A model that does not know the subjects apart is run once for all of them.
         """
-        embedded = self.run.config.subject == "embedding"
-        key = subject if embedded else -1
-        if key not in self._encoded:
-            trs = self.test.of_subject(subject) if embedded else self.test.trs
-            self._encoded[key] = self._encode(trs, self._row(subject) if embedded else None)
+        config = self.run.config
+        apart = config.subject == "embedding" or config.is_compressor
+        key = subject if apart else -1
         mine = self.test.of_subject(subject)
-        known = mine if embedded else self.test.trs
+        known = mine if apart else self.test.trs
+        if key not in self._encoded:
+            self._encoded[key] = self._encode(known, subject if apart else None)
         brain = self._encoded[key][np.searchsorted(known, mine)]
-        return np.asarray(brain * self.test.data.signal[subject])
+        # a free code has no units without signal
+        return brain if config.is_compressor else np.asarray(brain * self.test.data.signal[subject])
+
+    @property
+    def components(self) -> int:
+        """Units of a compressor's code; 0 for any other model."""
+        return self.run.model.sizes.units if self.run.config.is_compressor else 0
 
     def _row(self, subject: int) -> int:
         """Row of the subject embedding; -1, the mean of all rows, for a held-out subject."""
@@ -127,8 +134,11 @@ class Reader:
         parts = []
         for start in range(0, len(trs), BATCH):
             some = trs[start : start + BATCH]
-            row = None if subject is None else torch.full((len(some),), subject)
-            brain = self.run.model.encode(data.stimulus_inputs(some), row)
+            row = None if subject is None else torch.full((len(some),), self._row(subject))
+            seen = data.stimulus_inputs(some)
+            if data.sees_brain and subject is not None:
+                seen = {BRAIN: torch.from_numpy(self.test.measured(subject, some))[:, None]}
+            brain = self.run.model.encode(seen, row)
             parts.append(brain.float().numpy())
         return np.concatenate(parts)
 
@@ -170,7 +180,7 @@ def partners(trs: IntArray, rng: np.random.Generator) -> IntArray:
     return np.asarray(found)
 
 
-def frames(data: MovieBrainData, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Turn normalised pictures (t, 3, H, W) into grey levels (t, H, W, 3), 0 to 255."""
-    levels = data.normaliser.inverse("video", torch.from_numpy(np.ascontiguousarray(values)))
+def frames(data: MovieBrainData, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn a stimulus' normalised pictures (t, 3, H, W) into grey levels (t, H, W, 3), 0 to 255."""
+    levels = data.normaliser.inverse(name, torch.from_numpy(np.ascontiguousarray(values)))
     return np.asarray(np.clip(levels.movedim(1, -1).numpy(), 0, 255))

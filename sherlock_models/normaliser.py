@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sherlock_data.errors import ConfigError
+from sherlock_models import gather
 
-#: TRs converted to float64 at a time while fitting
-_BLOCK_TRS = 64
+#: numbers converted to float64 at a time while fitting, one TR at least
+_BLOCK = 1 << 22
 #: a feature whose standard deviation is below this share of its size does not vary
 _CONSTANT = 1e-6
 #: of the root mean square of all features' standard deviations
@@ -44,6 +45,12 @@ class Scale:
         """Raw values (..., *mean.shape) to normalised float32."""
         return (values - self.mean).div_(self.scale)
 
+    def pick(self, table: Tensor, row: Tensor) -> Tensor:
+        """Rows (B,) of a table (T, *mean.shape), normalised."""
+        if table.dtype == torch.uint8 and self.scale.ndim == 0:
+            return gather.normalised(table, self.mean, self.scale, row)
+        return self.forward(table.index_select(0, row.to(table.device)))
+
     def inverse(self, values: Tensor) -> Tensor:
         """Normalised values (..., *mean.shape) back to raw units, not clipped."""
         return values * self.scale + self.mean
@@ -60,7 +67,7 @@ def fit_scale(
     trs : ndarray of int64
         Training TRs.
     one_scale : bool
-        One scale for everything (video), or one per feature: its standard deviation.
+        One scale for everything (pictures, a waveform), or one per feature: its standard deviation.
     one_unit : bool
         The features share a unit (dB): none is divided by less than a twentieth of their root mean
         square. A band that is silent in training would else be divided by next to nothing
@@ -68,11 +75,12 @@ def fit_scale(
     """
     total = torch.zeros(values.shape[1:], dtype=torch.float64)
     square = torch.zeros_like(total)
-    for start in range(0, len(trs), _BLOCK_TRS):
-        total += _block(values, trs, start).sum(0)
+    step = max(1, _BLOCK // max(total.numel(), 1))
+    for start in range(0, len(trs), step):
+        total += _block(values, trs[start : start + step]).sum(0)
     mean = total / len(trs)
-    for start in range(0, len(trs), _BLOCK_TRS):
-        square += (_block(values, trs, start) - mean).square().sum(0)
+    for start in range(0, len(trs), step):
+        square += (_block(values, trs[start : start + step]) - mean).square().sum(0)
     variance = square / len(trs)
     overall = variance.mean().sqrt()
     scale = overall if one_scale else variance.sqrt()
@@ -83,8 +91,8 @@ def fit_scale(
     return Scale(mean.float(), torch.where(varies, scale, 1.0).float())
 
 
-def _block(values: Tensor, trs: NDArray[np.int64], start: int) -> Tensor:
-    return values[torch.from_numpy(trs[start : start + _BLOCK_TRS])].double()
+def _block(values: Tensor, trs: NDArray[np.int64]) -> Tensor:
+    return values[torch.from_numpy(trs)].double()
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,15 @@ class Normaliser:
     def forward(self, name: str, values: Tensor) -> Tensor:
         """Raw values of stimulus `name` to the units the model sees."""
         return self._scale(name).forward(values)
+
+    def pick(self, name: str, table: Tensor, row: Tensor) -> Tensor:
+        """Rows of a table of stimulus `name`, in the units the model sees."""
+        return self._scale(name).pick(table, row)
+
+    def to(self, device: torch.device) -> Normaliser:
+        """Move to a device."""
+        scales = {n: Scale(s.mean.to(device), s.scale.to(device)) for n, s in self.scales.items()}
+        return Normaliser(scales)
 
     def inverse(self, name: str, values: Tensor) -> Tensor:
         """Turn what the model gives back to raw units (grey levels, dB, ...); not clipped."""

@@ -1,5 +1,7 @@
 """What training minimises: reconstruction of the stimulus plus match of the brain.
 
+A compressor sees the brain itself: its one term is the brain that comes back, its code has none.
+
 Every term is a squared error over the mean variance of its target over training time, so that
 predicting the training mean scores exactly 1 whatever the units; the terms can then be added.
 
@@ -10,16 +12,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sherlock_models.batch import Batch
 from sherlock_models.dataset import MovieBrainData
 from sherlock_models.output import Output
+from sherlock_models.sizes import BRAIN
 
-#: the term of the brain layer; the others carry the names of their stimuli
-BRAIN = "brain"
 _BLOCK = 256
 
 
@@ -41,7 +41,7 @@ class Objective:
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of the terms, the brain first."""
+        """Names of the terms, the brain first; the others carry the names of their stimuli."""
         return tuple(self.variance)
 
     def sums(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,9 @@ class Objective:
             the mean over the n numbers of a TR.
         counts : Tensor of float64, (terms,)
         """
-        error = (output.brain.float() - batch.brain).square() * batch.signal
+        # a compressor gives the brain back as its stimulus; its code has no target
+        brain = output.stimulus.get(BRAIN, output.brain)
+        error = (brain.float() - batch.brain).square() * batch.signal
         sums = [error.sum() / self.variance[BRAIN]]
         counts = [batch.signal.sum().double()]
         for name, target in batch.target.items():
@@ -89,15 +91,8 @@ def fit_objective(data: MovieBrainData, weights: dict[str, float]) -> Objective:
 
 def _brain_variance(data: MovieBrainData) -> float:
     samples = data.samples("train")
-    total, count = 0.0, 0.0
-    for start in range(0, len(samples), _BLOCK):
-        part = samples.take(np.arange(start, min(start + _BLOCK, len(samples))))
-        bold, signal = data.brains.rows(
-            torch.from_numpy(part.subject), torch.from_numpy(part.tr) + data.lag_trs
-        )
-        total += float((bold.double().square() * signal).sum())
-        count += float(signal.sum())
-    return _positive(total / max(count, 1.0))
+    volumes = torch.from_numpy(samples.tr) + data.lag_trs
+    return _positive(data.brains.mean_square(torch.from_numpy(samples.subject), volumes))
 
 
 def _stimulus_variance(data: MovieBrainData, name: str) -> float:

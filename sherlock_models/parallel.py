@@ -128,9 +128,16 @@ class World:
         return model
 
     def clip(self, model: nn.Module, largest: float) -> float:
-        """Scale gradients down to a norm of `largest`; returns their norm before."""
-        norm = nn.utils.clip_grad_norm_(model.parameters(), largest)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        """Scale gradients down to a norm of `largest`; returns their norm before.
+
+        Gradients below it are left alone: multiplying them by 1 would cost a pass over all of them.
+        """
+        parameters = [p for p in model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        found = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        if found > largest:
+            nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+        return found
 
 
 def is_rank() -> bool:

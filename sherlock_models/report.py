@@ -23,6 +23,7 @@ from sherlock_models.reproduce import commands
 from sherlock_models.verdict import Table, number, verdicts, with_interval
 
 if TYPE_CHECKING:
+    from sherlock_models.config import RunConfig
     from sherlock_models.run import Run
 
 PAGE = "report.html"
@@ -152,7 +153,7 @@ def _facts(run: Run, document: dict[str, Any], store: xr.Dataset) -> list[tuple[
             f"{store.attrs['dataset']} ({store.sizes['subject']} subjects, space "
             f"{store.attrs['space']}, TR {held['repetition_time_s']:g} s)",
         ),
-        ("Brain layer", f"{held['units']} units of store '{config.brain}'"),
+        ("Brain layer", _brain_layer(config, held)),
         (
             "Stimulus",
             f"{', '.join(config.stimulus)}; delays {delays} TRs; lag {held['lag_trs']} TRs",
@@ -170,6 +171,18 @@ def _facts(run: Run, document: dict[str, Any], store: xr.Dataset) -> list[tuple[
             f"{config.subject}",
         ),
     ]
+
+
+def _brain_layer(config: RunConfig, held: dict[str, Any]) -> str:
+    """Name the brain layer, and the voxels behind a code."""
+    if config.is_compressor:
+        return f"a free code; judged in {held['units']} units of store '{config.brain}'"
+    if config.voxel_store is None:
+        return f"{held['units']} units of store '{config.brain}'"
+    through = f"store '{config.brain}'"
+    if config.compressor is not None:
+        through = f"the code of {config.compressor.run}"
+    return f"{through}; judged in {held['units']} voxels of store '{config.voxel_store}'"
 
 
 def _strips(arrays: xr.Dataset) -> Iterator[tuple[str, Picture]]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 #: keys of a configuration that a `--set` carries; the others have an option of their own
 _SETTABLE = (
     "delays",
+    "context_trs",
+    "split_stimulus",
     "subject",
     "folds",
     "learning_rate",
@@ -67,6 +69,8 @@ def _settings(run: Run) -> list[str]:
 
     config = run.config
     values: dict[str, Any] = {"brain": config.brain, "stimulus": config.stimulus}
+    if config.compressor is not None:
+        values["compressor"] = config.compressor.run
     for key in _SETTABLE:
         default = RunConfig.model_fields[key].get_default(call_default_factory=True)
         if getattr(config, key) != default:

@@ -11,6 +11,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,8 +96,9 @@ class Run:
         path = self.path / METRICS
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        with _readable(path):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return [json.loads(line) for line in lines if line.endswith("}")]
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -103,8 +106,9 @@ class Run:
         path = self.path / STATE
         if not path.is_file():
             return {"state": "stopped", "step": 0}
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        with _readable(path):
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return {"state": str(found["state"]), "step": int(found["step"]), **found}
 
     @property
     def state(self) -> str:
@@ -120,6 +124,16 @@ class Run:
         if self.state != "running" or not progress.get("steps_per_s"):
             return None
         return float((progress["steps"] - progress["step"]) / progress["steps_per_s"])
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError):
+        raise ConfigError(
+            "is damaged", where=path, remedy="restore it; the checkpoints do not need it"
+        ) from None
 
 
 def _alive(progress: dict[str, Any]) -> bool:

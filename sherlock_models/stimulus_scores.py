@@ -84,6 +84,8 @@ def stimulus_scores(
     """
     test, data = reader.test, reader.test.data
     table: Table = {name: {} for name in data.tables}
+    if not table:  # a compressor decodes no movie
+        return table, []
     truth = {name: data.stimulus_target(name, test.trs) for name in data.tables}
     notes: list[str] = []
     for name in data.tables:
@@ -161,7 +163,7 @@ def score(
         "identification": identification_score(blocks, trs, flat, true),
     }
     if test.data.tables[name].is_video:
-        pictures = frames(test.data, decoded), frames(test.data, truth)
+        pictures = frames(test.data, name, decoded), frames(test.data, name, truth)
         found["psnr"] = psnr_score(blocks, trs, *pictures)
         found["ssim"] = ssim_score(blocks, trs, *pictures)
         found["r_spatial"] = spatial_r_score(blocks, trs, *pictures)

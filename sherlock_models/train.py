@@ -9,12 +9,13 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from sherlock_data import locks
 from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models import checkpoint, parallel
 from sherlock_models.config import RunConfig
@@ -50,6 +51,8 @@ class Cost:
     device : str
     notes : tuple of str
         What a reader of the results must know.
+    placement : str
+        Where the data lie, and why.
     """
 
     parameters: int
@@ -60,6 +63,7 @@ class Cost:
     memory_bytes: int
     device: str
     notes: tuple[str, ...]
+    placement: str = ""
 
 
 class Progress(Protocol):
@@ -116,7 +120,7 @@ def fit(
     Raises
     ------
     ConfigError, StoreError
-        Before anything is written.
+        Before anything is written; also if another process trains this run.
     DivergedError
         If a loss is not finite.
     StoppedError
@@ -125,26 +129,46 @@ def fit(
     path = Path(out)
     if resume and Run(path).state == "finished":
         return Run(path)
-    data = load_data(config)
-    config = settle(config, data)
-    with parallel.world(device) as world:
+    with parallel.world(device) as world, _alone(path, world):
+        data = load_data(config, world)
+        if resume:
+            _check_order(config, data)
+        config = settle(config, data)
         if not resume and world.main:
             check_new(path)
-        trainer = Trainer(config, data, world)
-        done = _begin(trainer, path, resume)
-        _Loop(trainer, path, done, progress or Silent()).run()
+        with closing(Trainer(config, data, world)) as trainer:
+            done = _begin(trainer, path, resume)
+            _Loop(trainer, path, done, progress or Silent()).run()
     return Run(path)
 
 
+def _check_order(config: RunConfig, data: MovieBrainData) -> None:
+    """Refuse to go on in another order: streamed samples have one of their own."""
+    if data.placement.kind == "stream" and config.placement != "stream":
+        raise ConfigError(
+            f"this run's data were in memory and are too large for it here ({data.placement.why})",
+            where="placement",
+            remedy="free memory, or go on where there is more",
+        )
+
+
+def _alone(path: Path, world: parallel.World) -> AbstractContextManager[object]:
+    """Hold the run's folder: two processes that write one would mix their steps."""
+    return locks.held(path, "is being trained") if world.main else nullcontext()
+
+
 def settle(config: RunConfig, data: MovieBrainData) -> RunConfig:
-    """Fill in what only the data can tell: number of steps, sizes of the layers."""
+    """Fill in what only the data can tell: steps, sizes of the layers, what is fitted on what."""
     data.samples("validation")
     batches = GlobalBatches(len(data.samples("train")), config.batch_size, config.seed)
     steps = config.steps
     if steps is None:
         epochs = DEFAULT_EPOCHS if config.epochs is None else config.epochs
         steps = max(1, round(epochs * batches.steps_per_epoch))
-    return config.model_copy(update={"steps": steps}).with_sizes(data.sizes)
+    found: dict[str, object] = {"steps": steps, "fitted_on": dict(data.fitted_on)}
+    if data.placement.kind == "stream":
+        found["placement"] = "stream"  # it decides the order of the samples
+    return config.model_copy(update=found).with_sizes(data.sizes)
 
 
 def check_new(path: Path) -> None:
@@ -264,10 +288,18 @@ def _cost(trainer: Trainer) -> Cost:
         steps=trainer.steps,
         epochs=trainer.steps / trainer.batches.steps_per_epoch,
         ranks=world.size,
-        memory_bytes=trainer.parameters * _BYTES_PER_PARAMETER // world.size + data.nbytes,
+        memory_bytes=trainer.parameters * _BYTES_PER_PARAMETER // world.size + _held(trainer),
         device=str(world.device),
         notes=(*warning, *data.notes),
+        placement=str(data.placement),
     )
+
+
+def _held(trainer: Trainer) -> int:
+    """Bytes of data per rank: its part of what a machine's ranks share, or all of its own."""
+    data, placement = trainer.data, trainer.data.placement
+    ranks = placement.ranks if placement.kind == "shared" else 1
+    return data.nbytes // ranks + trainer.feed.nbytes
 
 
 @contextmanager

@@ -19,10 +19,10 @@ from sherlock_models.batch import Batch, SampleTable
 from sherlock_models.channel import GlobalBatch, NoisyBrain
 from sherlock_models.config import RunConfig
 from sherlock_models.dataset import MovieBrainData
+from sherlock_models.feed import Feed, order
 from sherlock_models.objective import fit_objective
 from sherlock_models.output import Output
 from sherlock_models.parallel import World
-from sherlock_models.sampler import GlobalBatches
 from sherlock_models.zoo import build_model
 
 IntArray = NDArray[np.int64]
@@ -85,7 +85,8 @@ class Trainer:
             fused=True,
         )
         self.samples = data.samples("train")
-        self.batches = GlobalBatches(len(self.samples), config.batch_size, config.seed)
+        self.batches = order(data, self.samples, config.batch_size, config.seed)
+        self.feed = Feed(data, self.samples, self.batches, world)
         self.objective = fit_objective(data, config.weights)
         self.channel = NoisyBrain(
             noise=config.brain_noise,
@@ -119,7 +120,7 @@ class Trainer:
             If the loss is not finite; the model is as it was.
         """
         chosen = self.batches.at(step)
-        batch = self._share(self.samples, chosen)
+        batch = self.feed.at(step)
         torch.manual_seed(int(np.random.default_rng([self.config.seed, step]).integers(2**62)))
         self.model.train()
         output = self._forward(batch, step, chosen)
@@ -175,6 +176,10 @@ class Trainer:
             keep=self.config.keep,
         )
 
+    def close(self) -> None:
+        """Stop reading data ahead."""
+        self.feed.close()
+
     def restore(self, path: Path) -> int:
         """Read a checkpoint; returns the steps done."""
         return checkpoint.load(path, self.model, self.optimizer, self._extra())
@@ -200,9 +205,12 @@ class Trainer:
     def _forward(
         self, batch: Batch, step: int | None = None, chosen: IntArray | None = None
     ) -> Output:
-        """Run the model; through the noisy channel where a step is named."""
+        """Run the model; through the noisy channel where a step is named.
+
+        A compressor's code is free: there is no measured one to leave a residual, and no channel.
+        """
         channel = None
-        if step is not None and chosen is not None:
+        if step is not None and chosen is not None and not self.config.is_compressor:
             part = self.samples.take(chosen)
             runs = self.data.brains.run.numpy()[part.tr]
             channel = self.channel.at(step, GlobalBatch(part.subject, part.tr, runs), batch)

@@ -82,7 +82,7 @@ def verdicts(document: dict[str, Any]) -> list[Verdict]:
     table = Table(document["rows"])
     found = [_brain(table, document["split"]), _ridge(table), _canary(document)]
     for target in table.targets():
-        if target != "brain":
+        if target not in ("brain", "code"):
             found.append(_movie(table, target))
             found.append(_smuggling(table, target))
     return found

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sherlock_data.errors import ConfigError
-from sherlock_models import checkpoint, parallel
-from sherlock_models.config import RunConfig
+from sherlock_data import locks
+from sherlock_data.errors import ConfigError, StoreError
+from sherlock_models import checkpoint, parallel, zoo
+from sherlock_models.config import RunConfig, resolve
 from sherlock_models.journal import truncate
 from sherlock_models.run import Run, load
 from sherlock_models.train import Cost, StoppedError, fit
@@ -193,6 +194,38 @@ class TestFolder:
         with pytest.raises(ConfigError, match="name a folder that sherlock-train made"):
             load(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("name", "content", "says"),
+        [
+            pytest.param("config.yaml", b"entry: a\ndata: b\n", "is not complete", id="cut"),
+            pytest.param("config.yaml", b"\xff\xfe\x80", "not valid YAML", id="no text"),
+            pytest.param("state.json", b"{", "is damaged", id="state cut"),
+            pytest.param("state.json", b"\xff", "is damaged", id="state no text"),
+            pytest.param("state.json", b"[1]", "is damaged", id="another state"),
+            pytest.param("metrics.jsonl", b"\xff}", "is damaged", id="metrics no text"),
+            pytest.param("metrics.jsonl", b"step}\n", "is damaged", id="metrics no JSON"),
+        ],
+    )
+    def test_damaged_files_are_one_line(self, tmp_path: Path, name: str, content: bytes, says: str):
+        (tmp_path / "config.yaml").write_text("entry: a\n")
+        (tmp_path / name).write_bytes(content)
+        run = load(tmp_path)
+        read = {
+            "config.yaml": lambda: run.config,
+            "state.json": lambda: run.state,
+            "metrics.jsonl": run.metrics,
+        }
+        with pytest.raises(ConfigError, match=says) as caught:
+            read[name]()
+        assert "\n" not in str(caught.value)
+
+    def test_a_folder_that_another_process_trains_is_refused(
+        self, configure: Configure, tmp_path: Path
+    ):
+        with locks.held(tmp_path / "run"), pytest.raises(StoreError, match="is being trained by"):
+            fit(configure(**QUICK), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_a_run_whose_process_is_gone_has_stopped(self, tmp_path: Path):
         ended = subprocess.Popen([sys.executable, "-c", ""])
         ended.wait()
@@ -222,6 +255,34 @@ class Killer:
 
 fit(load_config(Path(sys.argv[1])), sys.argv[2], progress=Killer())
 """
+
+
+#: an entry of each architecture, with what makes it small
+OF_EACH = {
+    "compressor": ("brain-compressor", {"code": 6, "width": 0.01}),
+    "conv": ("conv-parcels", {"width": 0.1}),
+    "dense": ("dense-voxels", {"brain": "grid", "width": 0.01}),
+    "spatial": ("spatial-seeded", {"width": 0.1, "subject": "embedding"}),
+    "temporal": ("temporal-features", {"stimulus": "audio", "delays": "0..3", "width": 0.1}),
+}
+
+
+@pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
+def test_every_architecture_goes_on_as_if_it_had_never_stopped(
+    tiny_stores: Path, tmp_path: Path, architecture: str
+):
+    entry, options = OF_EACH[architecture]
+    config = resolve(
+        entry, tiny_stores, options={"steps": 6, "batch_size": 8, "validate_every": 3, **options}
+    )
+    straight = fit(config, tmp_path / "straight")
+    with pytest.raises(StoppedError):
+        fit(config, tmp_path / "run", progress=Watcher(2, ask_to_stop))
+    run = load(tmp_path / "run")
+    fit(run.config, run.path, resume=True)
+    assert run.metrics() == straight.metrics(), "bit for bit"
+    finished = [load(tmp_path / name).model.state_dict() for name in ("straight", "run")]
+    assert all(torch.equal(finished[0][name], finished[1][name]) for name in finished[0])
 
 
 class TestInterruption:

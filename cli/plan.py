@@ -1,0 +1,210 @@
+"""`sherlock-models plan`: what an entry takes before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from sherlock_cli import console
+
+if TYPE_CHECKING:
+    from sherlock_models.machines import Machine
+
+
+@click.command("plan")
+@click.argument("entry", required=False)
+@click.option("--data", metavar="DIR", help="Dataset folder, for sizes: STORES/<dataset>.")
+@click.option("--catalog", type=click.Path(path_type=Path), help="Catalogue laid over the own.")
+@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.option(
+    "--gpu",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="a6000, a100, h100, a100-40, h200, rtx4090, rtx3090, rtx3060, cpu; may be repeated.",
+)
+@click.option("--flops", type=click.FloatRange(0, min_open=True), help="FLOP/s of your own card.")
+@click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="Its bytes/s.")
+@click.option("--memory", type=click.FloatRange(0, min_open=True), help="Its bytes.")
+@click.option("--measure", is_flag=True, help="With --gpu cpu: time this processor.")
+@click.option("--batch-size", type=click.IntRange(1), help="Global batch, over all GPUs.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]))
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As sherlock-train.")
+@console.json_option
+@console.handled
+def plan_command(
+    entry: str | None,
+    data: str | None,
+    catalog: Path | None,
+    gpus: int,
+    names: tuple[str, ...],
+    flops: float | None,
+    bandwidth: float | None,
+    memory: float | None,
+    measure: bool,
+    settings: tuple[str, ...],
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Memory, GPUs and time of ENTRY, or of all; trains and allocates nothing.
+
+    \b
+    sherlock-models plan
+    sherlock-models plan dense-voxels --gpu a6000 --gpus 8
+    sherlock-models plan conv-parcels --data stores/sherlock --gpu cpu --measure
+    """  # noqa: D301 - click's mark for text that keeps its lines
+    from sherlock_models.machines import USUAL, machine
+    from sherlock_models.plan import plan
+    from sherlock_models.settings import parse_settings
+
+    given = {key: value for key, value in options.items() if value is not None}
+    shown = names or (USUAL if as_json or entry else USUAL[:1])
+    machines = [
+        machine(name, flops=flops, bandwidth=bandwidth, memory=memory, try_out=measure)
+        for name in shown
+    ]
+    with console.notes.status("tracing a step of every entry ..."):
+        rows = plan(
+            machines,
+            entries=[entry] if entry else None,
+            catalog=catalog,
+            data=data,
+            gpus=gpus,
+            options={**parse_settings(settings), **given},
+        )
+    if as_json:
+        console.print_json({"rows": rows})
+    elif entry and rows[0]["parameters"] is not None:
+        _print_entry(rows[0])
+    else:
+        for index, chosen in enumerate(machines):
+            _print_all(rows, index, chosen, gpus)
+
+
+def _print_all(rows: Sequence[dict[str, Any]], index: int, machine: Machine, gpus: int) -> None:
+    """One line per entry, on one kind of machine."""
+    cells = []
+    for row in rows:
+        if row["parameters"] is None:
+            cells.append((row["entry"], "from store", row["claimed"], "", "", ""))
+            continue
+        here = row["machines"][index]
+        cells.append(
+            (
+                row["entry"],
+                f"{row['parameters']:,}",
+                row["claimed"],
+                console.size(here["peak"]),
+                _needed(here),
+                _time(here["step_s"]),
+            )
+        )
+    known = [row for row in rows if row["parameters"] is not None]
+    batch = f", batch {known[0]['batch_size']}, {known[0]['precision']}" if known else ""
+    title = f"{gpus} x {machine.name} ({machine.memory / 2**30:.0f} GiB){batch}"
+    columns = ("entry", "parameters", "claimed", "memory", "GPUs", "step >=")
+    console.print_table(title, columns, cells, numeric=(1, 3, 5))
+    for row in rows:
+        if row.get("unknown"):
+            console.notes.print(f"note: {row['entry']}: {row['unknown']}", soft_wrap=True)
+
+
+def _needed(here: dict[str, Any]) -> str:
+    """Say how many GPUs it needs."""
+    for key, how in (("gpus_needed", ""), ("gpus_needed_sharded", " sharded")):
+        if here[key] is not None:
+            return f"{here[key]}{how}"
+    return "too big"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _print_entry(row: dict[str, Any]) -> None:
+    """Print one entry by its parts."""
+    claimed = f", claimed {row['claimed']}" if row["claimed"] else ""
+    console.results.print(
+        f"{row['entry']}: {row['parameters']:,} parameters{claimed}; batch {row['batch_size']}, "
+        f"{row['precision']}, {row['flops'] / 1e9:,.3g} GFLOP a step",
+        soft_wrap=True,
+    )
+    layers = [
+        (name, f"{parameters:,}", f"{flops / 1e9:,.3g}", console.size(kept))
+        for name, parameters, flops, kept in _folded(row["layers"])
+    ]
+    columns = ("layer", "parameters", "GFLOP", "kept")
+    console.print_table("Forward pass", columns, layers, numeric=(1, 2, 3))
+    parts = [(part, f"{numbers:,}") for part, numbers in row["parts"].items()]
+    console.print_table("", ("part", "parameters"), parts, numeric=(1,))
+    kinds = {
+        "weights": "weights",
+        "gradients": "gradients",
+        "optimizer": "AdamW's moments",
+        "activations": "batch and activations, at most",
+        "peak": "of these at one time, at most",
+        "data": "all brains and stimuli",
+        "checkpoint": "a checkpoint on disk",
+        "disk": "checkpoints on disk, at most",
+    }
+    sizes = [(what, console.size(row[key])) for key, what in kinds.items()]
+    sizes += [(f"resident on a CPU, {what}", console.size(n)) for what, n in row["host"].items()]
+    console.print_table("", ("what", "bytes"), sizes, numeric=(1,))
+    _print_machines(row)
+    claims = [(c["what"], c["claimed"], c["computed"], c["why"]) for c in row["claims"]]
+    if claims:
+        console.print_table("", ("", "first analysis", "computed", "why"), claims)
+
+
+def _folded(layers: Sequence[dict[str, Any]]) -> list[tuple[str, int, int, int]]:
+    """Layers with parameters; what others keep for the backward pass goes to the one before."""
+    lines: list[tuple[str, int, int, int]] = []
+    between = 0
+    for layer in layers:
+        if layer["parameters"]:
+            name = layer["name"]
+            lines.append((name, layer["parameters"], layer["flops"], layer["activations"]))
+        elif lines:
+            name, parameters, flops, kept = lines[-1]
+            lines[-1] = (name, parameters, flops, kept + layer["activations"])
+        else:
+            between += layer["activations"]
+    return [*lines, ("joins, channel and loss", 0, 0, between)]
+
+
+def _print_machines(row: dict[str, Any]) -> None:
+    """Print machines as asked, then the usual groups of them."""
+    machines = [
+        (
+            f"{here['gpus']} x {here['machine']}",
+            console.size(here["peak"]),
+            _needed(here),
+            _time(here["step_s"]),
+            "?" if here["hours"] is None else console.seconds(here["hours"] * 3600),
+        )
+        for here in row["machines"]
+    ]
+    columns = ("machine", "memory of each", "needs", "step >=", "100 epochs >=")
+    console.print_table("", columns, machines, numeric=(1, 3, 4))
+    groups = [
+        (
+            f"{here['gpus']} x {here['machine']}",
+            console.size(here["sent"]),
+            _time(here["compute_s"]),
+            _time(here["communication_s"]),
+            _times(here["speed_up"]),
+            _times(here["speed_up_larger_batch"]),
+        )
+        for machine in row["machines"]
+        for here in machine["scaling"]
+    ]
+    columns = ("sharded over", "sent", "sums >=", "links >=", "faster <=", "larger batch <=")
+    console.print_table("", columns, groups, numeric=range(1, 6))
+
+
+def _times(factor: float | None) -> str:
+    return "?" if factor is None else f"{factor:.2g} x"
