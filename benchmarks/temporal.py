@@ -183,7 +183,7 @@ def show(document: dict[str, Any]) -> None:
         f"spread over {document['spread_trs']:g} TRs; width {document['width']:g}, "
         f"{document['steps']} steps"
     )
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for column in ("parameters", "s", "r", "by fold", "R²", "above null", "features R²"):
         table.add_column(column, justify="right")
     for row in document["rows"]:

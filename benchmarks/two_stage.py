@@ -142,7 +142,7 @@ def show(document: dict[str, Any]) -> None:
     ):
         width = document["stage_one_width" if part == "reconstruction" else "width"]
         table = Table(title=f"{what}: {document['voxels']:,} voxels, held-out; width {width:g}")
-        table.add_column("model")
+        table.add_column("model", no_wrap=True)
         columns = ("parameters", "s", "r", "95 %", "R²", "above null", "video R²", "audio R²")
         for column in columns:
             table.add_column(column, justify="right")

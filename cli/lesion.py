@@ -50,7 +50,8 @@ class _Watch:
         way = "from the first layer's output" if cost.fast else "the decoder whole for every unit"
         console.notes.print(
             f"{cost.units} units and {cost.null_units} random ones: {cost.samples:,} brains to "
-            f"decode, {way}; about {console.seconds(cost.seconds)}"
+            f"decode, {way}; about {console.seconds(cost.seconds)}",
+            soft_wrap=True,
         )
         self.task = self.bars.add_task("", total=cost.samples)
         self.bars.start()
@@ -234,8 +235,8 @@ def _notes(found: xr.Dataset) -> list[str]:
     ]
     if attrs["smallest_p"] > FDR:
         notes.append(f"too few blocks for any q below {FDR}: hold out more TRs")
-    if attrs["noisy_brains"]:
-        notes.append("p and q are of brains as noisy as real ones, effects of the predicted brain")
+    if attrs["brain"] == "predicted":
+        notes.append("p and q ask whether a unit is worth half of the noise a real one brings")
     return notes
 
 

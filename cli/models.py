@@ -140,7 +140,7 @@ def evaluate(run: Path, seed: int, as_json: bool) -> None:
         return
     _print_scores(document)
     for note in document["notes"]:
-        console.notes.print(f"note: {note}")
+        console.notes.print(f"note: {note}", soft_wrap=True)
     console.results.print(
         f"intervals: {run / scoring.JSON}; next: sherlock-models report {run}", soft_wrap=True
     )

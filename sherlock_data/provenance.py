@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sherlock_data import store as stores
+from sherlock_data.contract import SUFFIX
 from sherlock_data.errors import InputError, StoreError
 from sherlock_data.manifest import TIMES
 from sherlock_data.store import Results, StorePlan
@@ -136,7 +137,8 @@ def _same_content(
     if item.get("sha256"):
         # a store whose recorded lag was changed since is the same data
         same = item["sha256"] == sha256
-        return same or stores.fingerprint(item["path"], attrs.get("lag_s")) == sha256
+        is_store = str(item["path"]).endswith(SUFFIX)
+        return same or (is_store and stores.fingerprint(item["path"], attrs.get("lag_s")) == sha256)
     path = Path(item["path"])
     if times.get(item["name"]) == path.stat().st_mtime_ns:
         return True

@@ -49,8 +49,10 @@ if TYPE_CHECKING:
 MODES = ("lesion", "isolate")
 #: units of which a map of the picture is kept, those with the largest effects
 MAPPED = 20
+#: share of the unit's noise that it must be worth; see docs of the module
+NOISE_SHARE = 0.5
 #: residuals that are added to, and taken away from, the predicted brain for the test
-NOISE_DRAWS = 3
+NOISE_DRAWS = 0
 #: features that the autocorrelation is estimated from
 _FEATURES = 2048
 
@@ -309,7 +311,8 @@ class Study:
         tested : bool
             Whether p and q are wanted.
         """
-        found, noisy = self._increase(self.readings, index, report)
+        judged = tested and not self.noisy and self.replacing.brain == "predicted"
+        found, noisy = self._increase(self.readings, index, report, judged)
         if tested and self.noisy:
             _, noisy = self._increase(self.noisy, index, report)
         effect = found.sum(axis=0)
@@ -321,6 +324,7 @@ class Study:
         readings: Sequence[Reading],
         index: Sequence[IntArray],
         report: Callable[[int], None],
+        judged: bool = False,
     ) -> tuple[FloatArray, FloatArray]:
         """Compute what each block adds to the mean over readings: whole, and kept apart."""
         total = np.zeros((2, len(self.blocks.run), len(index), len(self.targets)))
@@ -328,13 +332,29 @@ class Study:
         inner = apart(self.blocks, self.autocorrelation)
         for reading in readings:
             changes, start = self.changes(reading, index), reading.start(self.isolate)
-            found = increases(self.decoding, reading, changes, start, report)
+            noise = self._noise(reading, index) if judged else None
+            found = increases(self.decoding, reading, changes, start, report, noise)
+            both = (found[0], found[1]) if judged else (found, found)
             kept = inner[np.searchsorted(self.blocks.trs, reading.trs)]
             for row, share in enumerate((reading.weight, reading.weight * kept)):
-                total[row] += self._by_block(reading, found, share)
+                total[row] += self._by_block(reading, both[row], share)
                 weight[row] += share.sum()
         total *= -1.0 if self.isolate else 1.0
         return total[0] / weight[0], total[1] / weight[1]
+
+    def _noise(self, reading: Reading, index: Sequence[IntArray]) -> FloatArray:
+        """Noise of each unit over what is replaced in it, (U,), times ``NOISE_SHARE``.
+
+        A standardised brain has variance 1, and what is not predicted of it is noise. To first
+        order the decoder turns both into the stimulus alike.
+        """
+        told = reading.elements
+        unexplained = 1 - told.var(0, correction=0).clamp(max=0.9)
+        replaced = (reading.replacement - told).square().mean(0)
+        ratio = [
+            float(unexplained[own].sum() / replaced[own].sum().clamp(min=1e-12)) for own in index
+        ]
+        return NOISE_SHARE * np.array(ratio) * (-1.0 if self.isolate else 1.0)
 
     def _by_block(self, reading: Reading, found: FloatArray, weight: FloatArray) -> FloatArray:
         """Sum over TRs and subjects of each block, over the variances: (K, U, R)."""

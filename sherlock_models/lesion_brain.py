@@ -60,6 +60,11 @@ class Reading:
         """Return the brain before a unit is touched, (t, L): whole, or everything replaced."""
         return self.replacement if isolate else self.read
 
+    @property
+    def elements(self) -> Tensor:
+        """What is replaced, (t, E)."""
+        return self.read
+
     @cached_property
     def _difference(self) -> Tensor:
         return self.replacement - self.read
@@ -104,6 +109,11 @@ class CodedReading(Reading):
     code: Code = field(default=None)  # type: ignore[assignment]
     subject: str = ""
     scale: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @property
+    def elements(self) -> Tensor:
+        """What is replaced, (t, E)."""
+        return self.voxels
 
     def start(self, isolate: bool) -> Tensor:
         """Return the layer as it is, or coded from a brain of which everything is replaced."""

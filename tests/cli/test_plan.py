@@ -115,8 +115,8 @@ def test_a_named_entry_on_named_machines() -> None:
 
 def test_sizes_come_from_the_stores(tiny_stores) -> None:
     found = rows("--data", tiny_stores, "--set", "width=0.1")
-    assert found["conv-coarse"]["parameters"] is None
-    assert "coarse" in found["conv-coarse"]["unknown"]
+    assert found["conv-frames"]["parameters"] is None
+    assert "frames" in found["conv-frames"]["unknown"]
     row = found["conv-parcels"]
     assert row["parameters"] < 5e6
     assert row["data"] > 0
