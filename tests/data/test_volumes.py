@@ -168,7 +168,7 @@ def test_scans_without_signal_leave_no_store(dataset: Any, series: np.ndarray) -
     series[np.random.default_rng(1).random(series.shape) < 0.3] = 0
     with pytest.raises(InputError, match="the mask is empty"):
         two_subjects(dataset, series).build("volumes")
-    assert store.state(dataset.path("volumes")) == "resumable"
+    assert store.state(dataset.path("volumes")) == "absent"
 
 
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=9), chunk=st.integers(1, 5))

@@ -25,7 +25,10 @@ def test_every_step_left_what_it_promises(out):
     for name in ("config.yaml", "metrics.jsonl", "evaluation.json", "report.html", "overview.png"):
         assert (run / name).stat().st_size > 100
     assert list(sd.open(out / "stores/synth").children) == [
+        "coarse",
+        "grey",
         "parcels",
+        "pca",
         "stimulus",
         "volumes",
         "voxels",

@@ -477,14 +477,14 @@ def test_sizes_that_no_model_can_have(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("architecture", SMALL)
 def test_blocks_keep_huge_layers_apart(architecture: str) -> None:
     known = ARCHITECTURES[architecture]
-    brain = (20, 20, 20) if architecture == "spatial" else (5000,)
+    brain = (61, 73, 61) if architecture == "spatial" else (5000,)
     with torch.device("meta"):
         sizes = Sizes({"video": (90, 160, 3), "audio": (40,)}, brain)
         model = known.build(sizes, known.options())
     blocks = model.blocks()
     assert len({id(block) for block in blocks}) == len(blocks)
     huge = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m.weight.numel() > 1e6]
-    assert len(huge) > 3
+    assert len(huge) >= 2
     assert {id(m) for m in huge} <= {id(block) for block in blocks}
 
 
