@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(READY)  ## the whole way on made-up data with a known answer: scans -> stores -> model -> page
 	$(BIN)/python -m sherlock_cli.demo demo
 
-test: $(READY)  ## every test; WORKERS=N at once
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+test: $(READY)  ## the tests, but for the slow ones; WORKERS=N at once
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"
+
+test-slow: $(READY)  ## the slow ones
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m slow
 
 lint: $(READY)  ## formatting, lint, types, import layers
 	$(BIN)/ruff format --check .
