@@ -116,7 +116,9 @@ def test_states_follow_the_build(path):
     assert not path.with_name("volumes.zarr.build").exists()
 
 
-@pytest.mark.parametrize("opener", [sd.open, xr.open_zarr, zarr.open_group], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "opener", [sd.open, xr.open_zarr, zarr.open_group], ids=lambda f: f.__name__
+)
 def test_nothing_half_built_can_be_opened(path, opener):
     plan = plan_for(path)
     store.begin(plan)
