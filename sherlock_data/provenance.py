@@ -137,7 +137,7 @@ def _same_content(
     if item.get("sha256"):
         # a store whose recorded lag was changed since is the same data
         same = item["sha256"] == sha256
-        is_store = str(item["path"]).endswith(SUFFIX)
+        is_store = str(item.get("path", "")).endswith(SUFFIX)
         return same or (is_store and stores.fingerprint(item["path"], attrs.get("lag_s")) == sha256)
     path = Path(item["path"])
     if times.get(item["name"]) == path.stat().st_mtime_ns:
