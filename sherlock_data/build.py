@@ -263,8 +263,6 @@ def _wanted(scan: Scan, catalog: Catalog, names: Sequence[str]) -> dict[str, Rec
 
 def _plan(name: str, recipe: Recipe, scan: Scan, folder: Path, catalog: Catalog) -> StorePlan:
     plan = _planners()[recipe.kind](scan, recipe, folder / f"{name}{SUFFIX}", catalog)
-    settings = plan.attrs.pop("settings", {})
-    plan.attrs["recipe"] = recipe.model_dump(mode="json", exclude_none=True) | settings
     plan.attrs["runs"] = _runs(scan, with_movies=recipe.kind in OF_MOVIES)
     return plan
 

@@ -10,13 +10,30 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sherlock_data import store as stores
-from sherlock_data.contract import SUFFIX
+from sherlock_data.contract import SUFFIX, store_attrs
 from sherlock_data.errors import InputError, StoreError
 from sherlock_data.manifest import TIMES
 from sherlock_data.store import Results, StorePlan
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from sherlock_data.scan import Scan
+
+
+def scan_attrs(scan: Scan, recipe: BaseModel, path: Path) -> dict[str, Any]:
+    """Attributes that every store of this scan has."""
+    return store_attrs(
+        dataset=scan.dataset,
+        store=path.name.removesuffix(SUFFIX),
+        recipe=recipe.model_dump(mode="json", exclude_none=True),
+        space=scan.space,
+        repetition_time_s=scan.clock.repetition_time_s,
+        lag_s=scan.lag_s,
+    )
 
 
 def describe_file(path: Path, name: str | None = None) -> dict[str, Any]:

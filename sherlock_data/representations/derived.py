@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sherlock_data import contract, mask, store
 from sherlock_data.errors import StoreError
 from sherlock_data.grid import Grid, on_grid
-from sherlock_data.provenance import describe_file
+from sherlock_data.provenance import describe_file, scan_attrs
 from sherlock_data.recipes import MaskRule
 from sherlock_data.representations.series import SeriesPart, Units, array_spec, shard_trs
 from sherlock_data.scan import Scan
@@ -84,16 +84,8 @@ def is_of(scan: Scan, path: Path) -> bool:
 
 def attrs_of(scan: Scan, recipe: Any, out: Path) -> dict[str, Any]:
     """Attributes of a BOLD store of this scan."""
-    attrs = contract.store_attrs(
-        dataset=scan.dataset,
-        store=out.name.removesuffix(contract.SUFFIX),
-        recipe=recipe.model_dump(mode="json", exclude_none=True),
-        space=scan.header.space,
-        repetition_time_s=scan.clock.repetition_time_s,
-        lag_s=scan.lag_s,
-    )
-    attrs["affine"] = np.asarray(scan.header.affine, dtype=np.float64).tolist()
-    return attrs
+    affine = np.asarray(scan.header.affine, dtype=np.float64).tolist()
+    return {**scan_attrs(scan, recipe, out), "affine": affine}
 
 
 def mask_inputs(scan: Scan, rule: MaskRule) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sherlock_data.catalog import Catalog
-from sherlock_data.contract import store_attrs, strings, time_coords
+from sherlock_data.contract import strings, time_coords
 from sherlock_data.errors import UnavailableError
 from sherlock_data.plan import Results, StorePlan
-from sherlock_data.provenance import describe_file
+from sherlock_data.provenance import describe_file, scan_attrs
 from sherlock_data.recipes import AnnotationsRecipe
 from sherlock_data.scan import Scan
 from sherlock_data.stimulus.labels import Label, labels_of
@@ -124,14 +124,7 @@ def plan(scan: Scan, recipe: AnnotationsRecipe, path: Path, catalog: Catalog) ->
             "it has no annotations", where=scan.dataset, remedy="name a sheet in the catalogue"
         )
     segments = read_segments(scan.annotations, scan.clock)
-    attrs = store_attrs(
-        dataset=scan.dataset,
-        store=path.stem,
-        recipe=recipe.model_dump(mode="json", exclude_none=True),
-        space=scan.space,
-        repetition_time_s=scan.clock.repetition_time_s,
-        lag_s=scan.lag_s,
-    )
+    attrs = scan_attrs(scan, recipe, path)
     attrs["timed_by"] = segments.timed_by
     attrs["segments"], attrs["segments_dropped"] = len(segments.starts), segments.dropped
     name = scan.annotations.name

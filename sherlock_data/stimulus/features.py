@@ -19,11 +19,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sherlock_data.catalog import Catalog
-from sherlock_data.contract import SHARD_TRS, store_attrs, strings, time_coords
+from sherlock_data.contract import SHARD_TRS, strings, time_coords
 from sherlock_data.errors import ConfigError, UnavailableError
 from sherlock_data.extractors import ExtractorEntry
 from sherlock_data.plan import ArraySpec, Part, Results, StorePlan
-from sherlock_data.provenance import describe_file, sha256_of
+from sherlock_data.provenance import describe_file, scan_attrs, sha256_of
 from sherlock_data.recipes import FeaturesRecipe
 from sherlock_data.scan import Scan
 from sherlock_data.stimulus.arrays import TrArray, read_array
@@ -154,15 +154,8 @@ def plan(scan: Scan, recipe: FeaturesRecipe, path: Path, catalog: Catalog) -> St
         raise UnavailableError("no extractor is named", where=f"{scan.dataset}: {path.stem}")
     entries = {name: _entry(name, recipe, catalog) for name in recipe.names}
     plans = {name: _plan_one(name, entry, recipe, scan) for name, entry in entries.items()}
-    attrs = store_attrs(
-        dataset=scan.dataset,
-        store=path.stem,
-        recipe=recipe.model_dump(mode="json", exclude_none=True),
-        space=scan.space,
-        repetition_time_s=scan.clock.repetition_time_s,
-        lag_s=scan.lag_s,
-    )
-    attrs["settings"] = {"settings": {name: one.settings for name, one in plans.items()}}
+    attrs = scan_attrs(scan, recipe, path)
+    attrs["recipe"]["settings"] = {name: one.settings for name, one in plans.items()}
     coords = xr.Dataset(coords=time_coords(scan.clock))
     inputs: dict[str, dict[str, Any]] = {}
     for name, one in plans.items():

@@ -20,10 +20,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sherlock_data.catalog import Catalog
-from sherlock_data.contract import store_attrs, strings
+from sherlock_data.contract import strings
 from sherlock_data.errors import InputError, StoreError
 from sherlock_data.plan import ArraySpec, Results, StorePlan
-from sherlock_data.provenance import describe_file
+from sherlock_data.provenance import describe_file, scan_attrs
 from sherlock_data.recipes import FramesRecipe
 from sherlock_data.scan import Scan
 from sherlock_data.stimulus.audio import tr_samples
@@ -187,14 +187,7 @@ def plan(scan: Scan, recipe: FramesRecipe, path: Path, catalog: Catalog) -> Stor
     sounding = all(run.movie.has_audio for run in movies)
     _check_alike(movies, "width", "height", *(["sample_rate"] if sounding else []))
     channels = min(2, *(run.movie.channels for run in movies), 2) if sounding else 0
-    attrs = store_attrs(
-        dataset=scan.dataset,
-        store=path.stem,
-        recipe=recipe.model_dump(mode="json", exclude_none=True),
-        space=scan.space,
-        repetition_time_s=scan.clock.repetition_time_s,
-        lag_s=scan.lag_s,
-    )
+    attrs = scan_attrs(scan, recipe, path)
     attrs["movies"] = {run.run: run.movie.describe() for run in movies}
     arrays = _arrays(runs, channels)
     files = {run.movie.path: run.movie.sha256 for run in movies}

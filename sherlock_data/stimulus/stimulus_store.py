@@ -18,10 +18,10 @@ import zarr
 from numpy.typing import NDArray
 
 from sherlock_data.catalog import Catalog
-from sherlock_data.contract import CHUNK_TRS, SHARD_TRS, store_attrs, strings, time_coords
+from sherlock_data.contract import CHUNK_TRS, SHARD_TRS, strings, time_coords
 from sherlock_data.errors import StoreError, UnavailableError
 from sherlock_data.plan import ArraySpec, Results, StorePlan
-from sherlock_data.provenance import describe_file
+from sherlock_data.provenance import describe_file, scan_attrs
 from sherlock_data.recipes import StimulusRecipe
 from sherlock_data.scan import Scan
 from sherlock_data.stimulus.audio import FLOOR_DB, SoundSpectra, centres_hz, tr_samples
@@ -203,14 +203,7 @@ def plan(scan: Scan, recipe: StimulusRecipe, path: Path, catalog: Catalog) -> St
     channels = min(2, *(run.movie.channels for run in runs), 2) if sounding else 0
     top_hz = min(run.movie.sample_rate for run in runs) / 2
     part = MoviesPart(runs, recipe, clock.volumes, channels, top_hz)
-    attrs = store_attrs(
-        dataset=scan.dataset,
-        store=path.stem,
-        recipe=recipe.model_dump(mode="json", exclude_none=True),
-        space=scan.space,
-        repetition_time_s=clock.repetition_time_s,
-        lag_s=scan.lag_s,
-    )
+    attrs = scan_attrs(scan, recipe, path)
     attrs["movies"] = {run.run: run.movie.describe() for run in runs}
     arrays = _arrays(clock.volumes, recipe, channels)
     return StorePlan(
