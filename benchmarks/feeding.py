@@ -146,12 +146,13 @@ def from_map(args: argparse.Namespace) -> Callable[[], Epoch]:
 def ours(args: argparse.Namespace) -> Callable[[], Epoch]:
     import torch
 
-    from sherlock_models import config, parallel
-    from sherlock_models.dataset import load_data
+    from sherlock_models import parallel
     from sherlock_models.feed import Feed, order
+    from sherlock_models.loading import load_data
+    from sherlock_models.resolve import resolve
 
     options = {"placement": args.run, "buffer_gb": args.buffer_gb, "split": "random"}
-    settled = config.resolve(ENTRY, args.folder / "feeding", options=options)
+    settled = resolve(ENTRY, args.folder / "feeding", options=options)
     with parallel.world("cpu") as world:
         data = load_data(settled, world)
     world = parallel.World(0, 1, torch.device("cpu"))

@@ -133,7 +133,7 @@ def take_back_mark() -> None:
 
 def train(entry: str, data: Path, steps: int, batch_size: int) -> dict[str, Any]:
     """Train in this process; returns losses, seconds and peaks."""
-    from sherlock_models.config import resolve
+    from sherlock_models.resolve import resolve
     from sherlock_models.train import Silent, fit
 
     class Watcher(Silent):

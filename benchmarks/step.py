@@ -31,10 +31,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from sherlock_data.catalog import load_catalog
-from sherlock_models import config, parallel
+from sherlock_models import parallel
 from sherlock_models.batch import Batch
-from sherlock_models.dataset import load_data
 from sherlock_models.journal import Journal
+from sherlock_models.loading import load_data
+from sherlock_models.resolve import resolve
 from sherlock_models.train import settle
 from sherlock_models.trainer import Trainer
 from sherlock_models.zoo import build_model
@@ -80,7 +81,7 @@ def measure(entry: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     write_stores(folder, stores)
     # the brain of `units` units is in the store `voxels`; the modules know its size only
     options = {"brain": "voxels", "batch_size": args.batch, "steps": 10_000, "split": "random"}
-    settled = config.resolve(entry, folder / "feeding", options=options)
+    settled = resolve(entry, folder / "feeding", options=options)
     with parallel.world("cpu") as world:
         data = load_data(settled, world)
         settled = settle(settled, data)

@@ -29,31 +29,18 @@ import scipy.signal
 import scipy.stats
 import torch
 import xarray as xr
+from demo_data import demo_stores, number
 from rich.console import Console
 from rich.table import Table
 
-from sherlock_models.config import resolve
 from sherlock_models.evaluate import evaluate
+from sherlock_models.resolve import resolve
 from sherlock_models.train import fit
 
 ENTRY = "temporal-features"
 #: the variable of the features store that holds the planted tracks
 STIMULUS = "planted"
 Row = dict[str, Any]
-
-
-def demo_stores(folder: Path, brain: str) -> Path:
-    """Synthesise the demo data and build what the entry reads."""
-    from sherlock_data.build import build
-    from sherlock_data.catalog import load_catalog
-    from sherlock_data.scan import resolve as scan
-    from sherlock_data.synthetic import synth
-
-    synth(folder / "raw", size="demo", seed=0)
-    catalog = load_catalog(folder / "raw" / "catalog.yaml")
-    planned = scan("synth", catalog.dataset("synth"), folder / "raw")
-    build(planned, catalog, folder / "stores", [brain, "features"])
-    return folder / "stores" / "synth"
 
 
 def spread_out(source: Path, brain: str, spread_trs: float, folder: Path) -> Path:
@@ -191,21 +178,17 @@ def show(document: dict[str, Any]) -> None:
             row["model"],
             f"{row['parameters']:,}" if "parameters" in row else "",
             f"{row['seconds']:.0f}" if "seconds" in row else "",
-            _number(row["r"]),
-            " ".join(_number(value) or "-" for value in row["r_by_fold"]),
-            *(_number(row[key]) for key in ("r2", "significant", "features_r2")),
+            number(row["r"]),
+            " ".join(number(value) or "-" for value in row["r_by_fold"]),
+            *(number(row[key]) for key in ("r2", "significant", "features_r2")),
         )
     console.print(table)
     gain = document["gain_r"]
     by_fold = ", ".join(f"{value:+.3f}" for value in gain["by_fold"])
     console.print(
         f"the past is worth r {gain['mean']:+.3f} (by fold {by_fold}); noise ceiling r "
-        f"{_number(document['ceiling'])}; time index over the folds r {_number(document['canary'])}"
+        f"{number(document['ceiling'])}; time index over the folds r {number(document['canary'])}"
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def main() -> None:
@@ -224,7 +207,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     with tempfile.TemporaryDirectory() as folder:
-        args.data = args.data or demo_stores(Path(folder), args.brain)
+        args.data = args.data or demo_stores(Path(folder), args.brain, "features")
         if args.spread:
             args.data = spread_out(args.data, args.brain, args.spread, Path(folder) / "spread")
         document = measure(args, Path(folder) / "runs")

@@ -24,31 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from demo_data import demo_stores, number
 from rich.console import Console
 from rich.table import Table
 
 from sherlock_data import store
-from sherlock_models.config import resolve
 from sherlock_models.evaluate import evaluate
+from sherlock_models.resolve import resolve
 from sherlock_models.train import fit
 
 #: predictors that need no model of ours, in the order they are printed
 BASELINES = ("mean", "time-index", "delayed-ridge", "other-subjects")
 Row = dict[str, Any]
-
-
-def demo_stores(folder: Path) -> Path:
-    """Synthesise the demo data and build the stores that both stages read."""
-    from sherlock_data.build import build
-    from sherlock_data.catalog import load_catalog
-    from sherlock_data.scan import resolve as scan
-    from sherlock_data.synthetic import synth
-
-    synth(folder / "raw", size="demo", seed=0)
-    catalog = load_catalog(folder / "raw" / "catalog.yaml")
-    planned = scan("synth", catalog.dataset("synth"), folder / "raw")
-    build(planned, catalog, folder / "stores", ["voxels", "pca", "stimulus"])
-    return folder / "stores" / "synth"
 
 
 def trained(
@@ -151,17 +138,13 @@ def show(document: dict[str, Any]) -> None:
             count = f"{row['parameters']:,}" if "parameters" in row else ""
             seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
             numbers = [row.get(key) for key in ("r2", "significant", "video_r2", "audio_r2")]
-            cells = [_number(value) for value in numbers]
-            table.add_row(row["model"], count, seconds, _number(row["r"]), interval, *cells)
+            cells = [number(value) for value in numbers]
+            table.add_row(row["model"], count, seconds, number(row["r"]), interval, *cells)
         console.print(table)
     console.print(
         f"noise ceiling r {ceiling['lower']:.3f} to {ceiling['upper']:.3f}; time index over the "
-        f"folds of 'block' r {_number(canary['block'])}, of 'random' r {_number(canary['random'])}"
+        f"folds of 'block' r {number(canary['block'])}, of 'random' r {number(canary['random'])}"
     )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
 
 
 def main() -> None:
@@ -177,7 +160,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     with tempfile.TemporaryDirectory() as folder:
-        args.data = args.data or demo_stores(Path(folder))
+        args.data = args.data or demo_stores(Path(folder), "voxels", "pca", "stimulus")
         document = measure(args, Path(folder) / "runs")
     show(document)
     if args.json is not None:

@@ -13,7 +13,7 @@ from sherlock_cli import console
 if TYPE_CHECKING:
     import xarray as xr
 
-    from sherlock_models.lesion import Cost
+    from sherlock_models.lesion_study import Cost
     from sherlock_models.run import Run
 
 #: units shown for every target
@@ -175,9 +175,10 @@ def _dissociations(found: xr.Dataset) -> list[dict[str, Any]]:
     if len(units) < 2:
         return []
     rows = []
+    judged, seed = found["judged_increase"].values, found.attrs["seed"]
     for x, first in enumerate(whole):
         for y in range(x + 1, len(whole)):
-            pair = strongest_dissociation(found["noisy_increase"].values, x, y, found.attrs["seed"])
+            pair = strongest_dissociation(judged, x, y, seed)
             rows.append(
                 {
                     "targets": [first, whole[y]],
@@ -235,8 +236,11 @@ def _notes(found: xr.Dataset) -> list[str]:
     ]
     if attrs["smallest_p"] > FDR:
         notes.append(f"too few blocks for any q below {FDR}: hold out more TRs")
-    if attrs["brain"] == "predicted":
-        notes.append("p and q ask whether a unit is worth half of the noise a real one brings")
+    if attrs["noise_share"] > 0:
+        notes.append(
+            f"p and q ask whether a unit is worth {attrs['noise_share']:g} of the noise a real one "
+            "brings; they are not yet calibrated for a brain that does not follow the movie"
+        )
     return notes
 
 

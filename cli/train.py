@@ -53,7 +53,8 @@ def main(
     sherlock-train conv-parcels --data stores/sherlock --steps 1000
     sherlock-train --resume runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
-    from sherlock_models import config, run, train
+    from sherlock_models import run, train
+    from sherlock_models.resolve import resolve
     from sherlock_models.settings import parse_settings
 
     given = {key: value for key, value in options.items() if value is not None}
@@ -67,7 +68,7 @@ def main(
         if entry is None or data is None:
             raise click.UsageError("name an ENTRY and its --data, or a run to --resume")
         given = {**parse_settings(settings), **given}
-        settled = config.resolve(entry, data, catalog=catalog, options=given)
+        settled = resolve(entry, data, catalog=catalog, options=given)
         path = out or _free(Path("runs"), entry)
         train.check_new(path)
     _train(settled, path, resume is not None, gpus, processes)

@@ -20,7 +20,8 @@ from sherlock_models.sizes import BRAIN
 from sherlock_models.space import UnitSpace
 
 if TYPE_CHECKING:
-    from sherlock_models.dataset import MovieBrainData, SampleTable
+    from sherlock_models.batch import SampleTable
+    from sherlock_models.dataset import MovieBrainData
     from sherlock_models.run import Run
 
 #: a residual is borrowed from a TR at least this far away

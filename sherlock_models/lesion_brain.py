@@ -223,30 +223,6 @@ class Replacing:
         layers = self._layers(own_layer)
         return [self._reading(layer, layer.read, own_layer) for layer in layers]
 
-    def noisy(self, draws: int, own_layer: bool = False) -> list[Reading]:
-        """Return the predicted brains as noisy as real ones; none where the brain is measured.
-
-        The noise is the residual of another held-out TR, of one of the subjects at random, as
-        `sherlock_models.channel` gives it to the decoder in training. Every draw is added once
-        and taken away once, so that what is linear in the noise cancels.
-
-        Parameters
-        ----------
-        draws : int
-        own_layer : bool
-        """
-        if self.brain == "measured":
-            return []
-        found = []
-        for layer in self._layers(own_layer):
-            rng = np.random.default_rng([self.seed, layer.subjects[0]])
-            for _ in range(draws):
-                noise = self._noise(layer, rng)
-                for sign in (1, -1):
-                    read = np.asarray(layer.read + sign * noise, dtype=np.float32)
-                    found.append(self._reading(layer, read, own_layer))
-        return found
-
     def _layers(self, own_layer: bool) -> list[_Layer]:
         reader = self._reader
         coded = isinstance(self.space, VoxelSpace) and not own_layer
@@ -318,18 +294,6 @@ class Replacing:
             known = self._before.test.of_subject(subject)
         seen = space.told(subject, known, self._read(self._before, subject))
         return np.broadcast_to(seen.mean(axis=0), elements.shape)
-
-    def _noise(self, layer: _Layer, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Residual of the brain layer at another TR, of a random subject, (t, L)."""
-        noise = np.zeros_like(layer.read)
-        partner = partners(layer.trs, rng)
-        chosen = rng.choice(layer.subjects, len(layer.trs))
-        for subject, own in layer.of.items():
-            rows = np.flatnonzero((chosen == subject) & np.isin(layer.trs[partner], own))
-            there = partner[rows]
-            measured = self.test.measured(subject, layer.trs[there])
-            noise[rows] = (measured - layer.read[there]) * self.test.data.signal[subject]
-        return noise
 
     def _scale(self, subject: int, trs: IntArray) -> Tensor:
         brains, rows = self.test.data.brains, torch.from_numpy(trs) + self.test.data.lag_trs

@@ -18,7 +18,7 @@ from sherlock_models.lesion_effects import TRS, Change
 from sherlock_models.scores import FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from sherlock_models.lesion import Study
+    from sherlock_models.lesion_study import Study
 
 
 @dataclass(frozen=True)

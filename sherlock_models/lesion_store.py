@@ -19,7 +19,7 @@ from sherlock_models.run import CHECKPOINTS
 from sherlock_models.scores import FloatArray
 
 if TYPE_CHECKING:
-    from sherlock_models.lesion import Effects, Study
+    from sherlock_models.lesion_study import Effects, Study
     from sherlock_models.run import Run
 
 LESIONS, ISOLATIONS = "lesions.zarr", "isolations.zarr"
@@ -40,9 +40,8 @@ def gather(
     -------
     xarray.Dataset
         ``effect``, ``null_mean``, ``null_std``, ``z``, ``p``, ``q (unit, target)``; ``increase``
-        and ``noisy_increase (block, unit, target)``, which add up to the effect in the brain that
-        is read and in one as noisy as a real one; the second is what is tested, over TRs that
-        keep the blocks apart;
+        and ``judged_increase (block, unit, target)``: what adds up to the effect, and the same
+        less what the unit's noise costs, over TRs that keep the blocks apart, which is tested;
         ``<picture>_map (unit, y, x)``, NaN for units that are not mapped. On ``unit`` also
         ``network`` and ``n_elements``; on ``block`` ``first_tr`` and ``block_run``.
     """
@@ -63,7 +62,7 @@ def gather(
         name: (("unit", "target"), values, attrs) for name, (values, attrs) in table.items()
     }
     variables["increase"] = (blocks, effects.increase, {"units": _UNITS})
-    variables["noisy_increase"] = (blocks, effects.noisy, {"units": _UNITS})
+    variables["judged_increase"] = (blocks, effects.judged, {"units": _UNITS})
     for name, values in maps.maps.items():
         everywhere = np.full((len(study.units), *values.shape[1:]), np.nan, dtype=np.float32)
         everywhere[maps.rows] = values
@@ -110,7 +109,7 @@ def _attrs(study: Study, null: NullUnits) -> dict[str, Any]:
         "longest_block_trs": length,
         "autocorrelation_trs": study.autocorrelation,
         "smallest_p": smallest_p(blocks),
-        "noisy_brains": len(study.noisy),
+        "noise_share": study.noise_share,
         "null_units": len(null.index),
         "fast": study.decoding.fast,
     }

@@ -20,8 +20,9 @@ from sherlock_data.catalog import Catalog
 from sherlock_data.errors import ConfigError
 from sherlock_data.splits import TEST, VALIDATION
 from sherlock_models import stimuli
-from sherlock_models.config import BRAIN_ALIASES, RunConfig, described, resolve
+from sherlock_models.config import BRAIN_ALIASES, RunConfig
 from sherlock_models.footprint import Footprint, measure
+from sherlock_models.resolve import described, resolve
 from sherlock_models.scaling import Share
 from sherlock_models.sizes import BRAIN, Sizes
 from sherlock_models.step_trace import FLOAT32

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sherlock_data.errors import ConfigError
-from sherlock_models.lesion import Study
+from sherlock_models.lesion_study import Study
 from sherlock_models.run import Run
 from sherlock_models.scores import FloatArray
 from sherlock_models.train import Progress, fit
@@ -63,7 +63,7 @@ def retrain(
     ConfigError
         If the unit is unknown, is made of voxels behind a code, or is the whole brain.
     """
-    study = Study.of(run, [unit], seed=seed, noise_draws=0)
+    study = Study.of(run, [unit], seed=seed)
     if study.replacing.components and not unit.startswith("component-"):
         raise ConfigError(
             f"'{unit}' is made of voxels, the brain layer of a code of them",
@@ -86,7 +86,7 @@ def retrain(
         fit(config, folder, device=device, progress=progress)
     say("decoding the held-out movie")
     whole, lesioned = _explained(study, True)
-    other = Study.of(Run(folder), _anything(Run(folder)), seed=seed, noise_draws=0)
+    other = Study.of(Run(folder), _anything(Run(folder)), seed=seed)
     (retrained,) = _explained(other, False)
     targets = study.stimuli
     result = {

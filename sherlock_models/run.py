@@ -55,7 +55,7 @@ class Run:
     @cached_property
     def data(self) -> MovieBrainData:
         """The data it was trained on, split and standardised in the same way."""
-        from sherlock_models.dataset import load_data
+        from sherlock_models.loading import load_data
 
         return load_data(self.config)
 

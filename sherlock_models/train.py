@@ -19,8 +19,9 @@ from sherlock_data import locks
 from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models import checkpoint, parallel
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData, load_data
+from sherlock_models.dataset import MovieBrainData
 from sherlock_models.journal import Journal
+from sherlock_models.loading import load_data
 from sherlock_models.run import CHECKPOINTS, CONFIG, FITTED, Run
 from sherlock_models.sampler import GlobalBatches
 from sherlock_models.trainer import DivergedError, Trainer

@@ -138,7 +138,7 @@ def create(
     ConfigError
         If a store it wants is not there, or an option does not fit.
     """
-    from sherlock_models.config import resolve
+    from sherlock_models.resolve import resolve
 
     entry = load_catalog(catalog).model(name)
     try:

@@ -1,7 +1,8 @@
-"""Data that the whole suite shares: a tiny synthetic dataset, raw and built once."""
+"""What the whole suite shares: a tiny synthetic dataset, raw and built once; an S3 server."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,43 @@ def tiny_stores(tiny_raw, tmp_path_factory) -> Path:
     catalog = load_catalog(tiny_raw / "catalog.yaml")
     build(resolve("synth", catalog.dataset("synth"), tiny_raw), catalog, out)
     return out / "synth"
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    """Address of an S3 server of this process."""
+    pytest.importorskip("s3fs")
+    moto = pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def environment(endpoint, monkeypatch, tmp_path):
+    """What a user's shell says: server and credentials, nothing of this machine."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    yield monkeypatch
+    from sherlock_data import remote
+
+    remote.forget()
+
+
+@pytest.fixture
+def bucket(environment):
+    """An empty bucket called ``lab``, as fsspec sees it."""
+    from sherlock_data import remote
+
+    files = remote.file_system("s3", asynchronous=False)
+    files.mkdir("lab")
+    yield files
+    files.rm("lab", recursive=True)

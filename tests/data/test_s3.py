@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 
 import numpy as np
@@ -20,43 +19,9 @@ from sherlock_data.remote import locate, plainly
 from sherlock_data.verify import verify
 
 s3fs = pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
+pytest.importorskip("moto.server")
 
 OUT = "s3://lab/stores"
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    """Address of an S3 server of this process."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def environment(endpoint, monkeypatch, tmp_path):
-    """What a user's shell says: server and credentials, nothing of this machine."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    yield monkeypatch
-    remote.forget()
-
-
-@pytest.fixture
-def bucket(environment):
-    """An empty bucket called ``lab``, as fsspec sees it."""
-    files = remote.file_system("s3", asynchronous=False)
-    files.mkdir("lab")
-    yield files
-    files.rm("lab", recursive=True)
 
 
 @pytest.fixture

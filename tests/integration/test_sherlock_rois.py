@@ -13,8 +13,8 @@ from sherlock_data.build import build
 from sherlock_data.catalog import load_catalog
 from sherlock_data.scan import resolve
 from sherlock_models import evaluate
-from sherlock_models.config import resolve as configure
-from sherlock_models.dataset import load_data
+from sherlock_models.loading import load_data
+from sherlock_models.resolve import resolve as configure
 from sherlock_models.run import load
 from sherlock_models.train import fit
 

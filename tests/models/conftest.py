@@ -16,7 +16,8 @@ import pytest
 import torch
 import xarray as xr
 
-from sherlock_models.config import RunConfig, resolve
+from sherlock_models.config import RunConfig
+from sherlock_models.resolve import resolve
 
 TR_S = 1.5
 RUNS = {"run-1": 80, "run-2": 80}

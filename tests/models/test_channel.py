@@ -14,7 +14,8 @@ from torch import Tensor
 from sherlock_models.batch import Batch
 from sherlock_models.channel import NEAR_TRS, GlobalBatch, NoisyBrain
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData, load_data
+from sherlock_models.dataset import MovieBrainData
+from sherlock_models.loading import load_data
 from sherlock_models.parallel import World
 from sherlock_models.sampler import rank_share
 
@@ -40,7 +41,7 @@ def channel(noise: str, forcing: float, units: int = 12, world: World = ALONE) -
 
 @pytest.fixture(scope="module")
 def data(stores, catalog) -> MovieBrainData:
-    from sherlock_models.config import resolve
+    from sherlock_models.resolve import resolve
 
     return load_data(resolve("toy", stores, catalog=catalog))
 

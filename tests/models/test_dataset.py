@@ -14,10 +14,12 @@ from sherlock_data.errors import ConfigError, StoreError
 from sherlock_models.config import (
     RunConfig,
     load_config,
-    resolve,
 )
-from sherlock_models.dataset import SIDES, load_data, sizes_of
+from sherlock_models.dataset import SIDES
+from sherlock_models.loading import load_data
+from sherlock_models.resolve import resolve
 from sherlock_models.settings import parse_settings
+from sherlock_models.sources import sizes_of
 from sherlock_models.stimuli import feature_names
 
 Configure = Callable[..., RunConfig]

@@ -16,11 +16,12 @@ import xarray as xr
 
 import sherlock_data as sd
 from sherlock_data.errors import ConfigError, InputError, SherlockError
-from sherlock_models.config import resolve
 from sherlock_models.heldout import Reader, Side
-from sherlock_models.lesion import Study, lesion, lesioned
+from sherlock_models.lesion import lesion, lesioned
 from sherlock_models.lesion_brain import Replacing
 from sherlock_models.lesion_store import is_current, load_lesions, save
+from sherlock_models.lesion_study import Study
+from sherlock_models.resolve import resolve
 from sherlock_models.retrain import retrain
 from sherlock_models.run import Run, load
 from sherlock_models.train import fit
@@ -141,7 +142,7 @@ def test_the_fast_way_is_the_plain_way(
     assert fast.attrs["fast"]
     assert not plain.attrs["fast"]
     # what is tested multiplies rounding by the noise over the signal
-    for name, atol in (("effect", 1e-5), ("noisy_increase", 1e-4)):
+    for name, atol in (("effect", 1e-5), ("judged_increase", 1e-4)):
         np.testing.assert_allclose(fast[name], plain[name], atol=atol)
     assert float(np.abs(plain["effect"]).max()) > 1e-6
 
@@ -170,7 +171,7 @@ def test_an_effect_is_the_error_of_the_model_run_again(toy: Run) -> None:
 def test_a_measured_brain_is_read_subject_by_subject(toy: Run) -> None:
     found = lesion(toy, "networks", brain="measured", null_draws=0)
     assert found.attrs["brain"] == "measured"
-    assert found.attrs["noisy_brains"] == 0  # it has its noise already
+    assert found.attrs["noise_share"] == 0  # it has its noise already
     assert len(Study.of(toy, "networks", brain="measured").readings) == 3
     assert len(Study.of(toy, "networks").readings) == 2  # one subject lacks signal in a parcel
 
@@ -333,7 +334,7 @@ class TestRetrained:
 
     def test_the_three_stand_side_by_side(self, toy: Run, control: dict[str, Any]) -> None:
         assert set(control) == {"unit", "run", "whole", "lesioned", "retrained"}
-        effect = lesion(toy, "Net0", null_draws=0, noise_draws=0, mapped=0)["effect"]
+        effect = lesion(toy, "Net0", null_draws=0, mapped=0)["effect"]
         for target in ("video", "audio"):
             lost = control["whole"][target] - control["lesioned"][target]
             assert lost == pytest.approx(float(effect.sel(target=target)[0]), abs=1e-4)
@@ -345,7 +346,7 @@ class TestRetrained:
         assert (Path(control["run"]) / "metrics.jsonl").stat().st_mtime_ns == before
 
     def test_voxels_behind_a_code_cannot_be_closed(self, pca: Run) -> None:
-        network = Study.of(pca, "networks", noise_draws=0).units[0].name
+        network = Study.of(pca, "networks").units[0].name
         with pytest.raises(ConfigError, match="is made of voxels"):
             retrain(pca, network)
 

@@ -13,7 +13,8 @@ import xarray as xr
 
 from sherlock_models.batch import Batch
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData, load_data
+from sherlock_models.dataset import MovieBrainData
+from sherlock_models.loading import load_data
 from sherlock_models.normaliser import fit_scale
 from sherlock_models.objective import Objective, fit_objective
 from sherlock_models.output import Output

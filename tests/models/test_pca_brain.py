@@ -11,8 +11,9 @@ import pytest
 import sherlock_data as sd
 from sherlock_data.errors import StoreError
 from sherlock_data.fitting import trs_in
-from sherlock_models.config import RunConfig, resolve
-from sherlock_models.dataset import load_data
+from sherlock_models.config import RunConfig
+from sherlock_models.loading import load_data
+from sherlock_models.resolve import resolve
 from sherlock_models.train import fit
 
 

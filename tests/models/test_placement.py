@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sherlock_data.errors import ConfigError
-from sherlock_models import dataset, parallel
+from sherlock_models import parallel
 from sherlock_models.config import RunConfig, load_config
-from sherlock_models.dataset import load_data
+from sherlock_models.loading import load_data
 from sherlock_models.memory import free_memory
 from sherlock_models.normaliser import Scale
 from sherlock_models.placement import Placement, Room, choose
@@ -140,7 +140,7 @@ class TestTraining:
     def test_streaming_that_auto_chose_is_recorded(
         self, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        monkeypatch.setattr(dataset.Room, "of", lambda _: Room(0, 0, 1, gpu=False))
+        monkeypatch.setattr(Room, "of", lambda _: Room(0, 0, 1, gpu=False))
         run = fit(configure(**QUICK, buffer_gb=BUFFER_GB), tmp_path / "run", device="cpu")
         assert run.config.placement == "stream"
         assert run.config.buffer_gb == BUFFER_GB
@@ -150,7 +150,7 @@ class TestTraining:
     ):
         with pytest.raises(StoppedError):
             fit(configure(**QUICK), tmp_path / "run", device="cpu", progress=Note(stop_at=3))
-        monkeypatch.setattr(dataset.Room, "of", lambda _: Room(0, 0, 1, gpu=False))
+        monkeypatch.setattr(Room, "of", lambda _: Room(0, 0, 1, gpu=False))
         with pytest.raises(ConfigError, match="data were in memory and are too large"):
             fit(load_config(tmp_path / "run" / "config.yaml"), tmp_path / "run", resume=True)
 

@@ -17,7 +17,7 @@ import xarray as xr
 from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models import parallel, shared
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import load_data
+from sherlock_models.loading import load_data
 from sherlock_models.placement import Room, choose
 from sherlock_models.shared import Machine
 

@@ -18,8 +18,8 @@ from sherlock_data.errors import ConfigError, StoreError
 from sherlock_data.scan import resolve as resolve_scan
 from sherlock_data.timing import Clock, Run
 from sherlock_models import frame_stimuli
-from sherlock_models.config import resolve
-from sherlock_models.dataset import load_data
+from sherlock_models.loading import load_data
+from sherlock_models.resolve import resolve
 from sherlock_models.stimuli import feature_names, load_stimulus, size_of, store_of
 from sherlock_models.train import fit
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from sherlock_data.errors import ConfigError, StoreError
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData, load_data
+from sherlock_models.dataset import MovieBrainData
 from sherlock_models.evaluate import evaluate
 from sherlock_models.feed import Feed, order
+from sherlock_models.loading import load_data
 from sherlock_models.objective import fit_objective
 from sherlock_models.parallel import World
 from sherlock_models.stream import Source, StreamedBrains, block_batches

@@ -12,8 +12,9 @@ import torch
 from sherlock_data.catalog import load_catalog
 from sherlock_models import parallel
 from sherlock_models.architectures.layers import SubjectEmbedding
-from sherlock_models.config import RunConfig, resolve
-from sherlock_models.dataset import load_data
+from sherlock_models.config import RunConfig
+from sherlock_models.loading import load_data
+from sherlock_models.resolve import resolve
 from sherlock_models.trainer import Trainer
 
 CATALOG = load_catalog()

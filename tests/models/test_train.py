@@ -16,8 +16,9 @@ import torch
 from sherlock_data import locks
 from sherlock_data.errors import ConfigError, StoreError
 from sherlock_models import checkpoint, parallel, zoo
-from sherlock_models.config import RunConfig, resolve
+from sherlock_models.config import RunConfig
 from sherlock_models.journal import truncate
+from sherlock_models.resolve import resolve
 from sherlock_models.run import Run, load
 from sherlock_models.train import Cost, StoppedError, fit
 from sherlock_models.trainer import DivergedError, learning_rate

@@ -21,12 +21,14 @@ from sherlock_data.errors import ConfigError, SherlockError, StoreError
 from sherlock_data.fitting import ranges
 from sherlock_models import checkpoint, parallel
 from sherlock_models.code import PcaCode, weights_hash
-from sherlock_models.config import RunConfig, resolve
-from sherlock_models.dataset import MovieBrainData, load_data
+from sherlock_models.config import RunConfig
+from sherlock_models.dataset import MovieBrainData
 from sherlock_models.evaluate import evaluate
 from sherlock_models.heldout import Side
+from sherlock_models.loading import load_data
 from sherlock_models.objective import fit_objective
 from sherlock_models.output import Output
+from sherlock_models.resolve import resolve
 from sherlock_models.run import Run, load
 from sherlock_models.scores import nan_mean, pearson_by_run
 from sherlock_models.train import fit
