@@ -27,6 +27,16 @@ notes = Console(stderr=True, highlight=False, markup=False)
 results = Console(highlight=False, markup=False)
 
 
+def say(line: str, style: str | None = None) -> None:
+    """Print a line for people on stderr; it is never broken, so that a path in it can be copied."""
+    notes.print(line, style=style, soft_wrap=True)
+
+
+def tell(line: str) -> None:
+    """Print a line of a result on stdout, unbroken, so that a script finds its words together."""
+    results.print(line, soft_wrap=True)
+
+
 def handled(command: F) -> F:
     """Turn a stated failure into one line on stderr and exit code 1; adds ``--debug``."""
 

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sherlock_cli.console import handled, json_option, notes, print_json, print_table, results, size
+from sherlock_cli.console import (
+    handled,
+    json_option,
+    print_json,
+    print_table,
+    results,
+    say,
+    size,
+    tell,
+)
 from sherlock_cli.progress import BuildProgress
 
 from sherlock_data.errors import ConfigError, InputError
@@ -132,9 +141,7 @@ def synth(
             header_tr_s=header_tr,
             progress=progress.fraction,
         )
-    notes.print(
-        f"{out}: next, sherlock-data build synth --catalog {out / 'catalog.yaml'}", soft_wrap=True
-    )
+    say(f"{out}: next, sherlock-data build synth --catalog {out / 'catalog.yaml'}")
 
 
 @main.command()
@@ -171,7 +178,7 @@ def build(
     known = load_catalog(catalog)
     scan = resolve(dataset, known.dataset(dataset), _raw_folder(raw, catalog))
     for problem in scan.problems:
-        notes.print(f"note: {problem.where}: {problem.message}", soft_wrap=True, markup=False)
+        say(f"note: {problem.where}: {problem.message}")
     options = builder.Options(scheduler, workers, overwrite, dry_run, repair)
     with BuildProgress("building") as progress:
         outcomes = builder.build(scan, known, out, stores, options, progress)
@@ -179,7 +186,7 @@ def build(
     for problem in (p for outcome in outcomes for p in outcome.problems):
         if (problem["where"], problem["message"]) not in said:
             said.add((problem["where"], problem["message"]))
-            notes.print(f"note: {problem['where']}: {problem['message']}", soft_wrap=True)
+            say(f"note: {problem['where']}: {problem['message']}")
     rows = builder.describe(outcomes)
     if as_json:
         print_json({"dataset": dataset, "rows": rows})
@@ -245,12 +252,12 @@ def verify(paths: tuple[str, ...], as_json: bool) -> None:
 def _print_damage(stores: list[str], rows: list[dict[str, Any]]) -> None:
     for path in stores:
         if not any(row["path"] == path for row in rows):
-            results.print(f"{path}: whole", soft_wrap=True, markup=False)
+            tell(f"{path}: whole")
     if rows:
         columns = ["store", "array", "chunk", "problem", "key"]
         cells = [[row[column] for column in columns] for row in rows]
         print_table("Damage", columns, cells)
-        notes.print("sherlock-data build --repair mends it", markup=False)
+        say("sherlock-data build --repair mends it")
 
 
 @main.command()
@@ -275,7 +282,7 @@ def export(
             time=_seconds(time_range),
             report=progress.fraction,
         )
-    notes.print(f"{out}: written", soft_wrap=True)
+    say(f"{out}: written")
 
 
 def _seconds(text: str | None) -> tuple[float | None, float | None] | None:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import xarray as xr
 from sherlock_cli import data, models, train
-from sherlock_cli.console import handled, notes, print_table, seconds, size
+from sherlock_cli.console import handled, print_table, say, seconds, size
 
 from sherlock_data import store as stores
 from sherlock_models.evaluate import load_evaluation
@@ -52,21 +52,21 @@ def main(out: Path, size_name: str, steps: int | None) -> None:
     picture = write_overview(load(run))
     _print_stores(built / "synth")
     _print_scores(*load_evaluation(run), load_truth(raw / "truth.zarr"))
-    notes.print(f"{seconds(time.perf_counter() - started)} in all")
-    notes.print(f"a picture: {picture}", soft_wrap=True)
-    notes.print(f"the page: {run / 'report.html'}", soft_wrap=True)
+    say(f"{seconds(time.perf_counter() - started)} in all")
+    say(f"a picture: {picture}")
+    say(f"the page: {run / 'report.html'}")
 
 
 @contextmanager
 def _timed() -> Iterator[None]:
     start = time.perf_counter()
     yield
-    notes.print(f"  {seconds(time.perf_counter() - start)}", style="dim")
+    say(f"  {seconds(time.perf_counter() - start)}", style="dim")
 
 
 def _step(command: click.Command, name: str, *args: object) -> None:
     words = [str(arg) for arg in args]
-    notes.print(f"$ {shlex.join([name, *words])}", style="bold", soft_wrap=True, markup=False)
+    say(f"$ {shlex.join([name, *words])}", style="bold")
     with _timed():
         command.main(args=words, prog_name=name, standalone_mode=False)
 

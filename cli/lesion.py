@@ -48,10 +48,9 @@ class _Watch:
     def started(self, cost: Cost) -> None:
         """Print the cost before anything is computed."""
         way = "from the first layer's output" if cost.fast else "the decoder whole for every unit"
-        console.notes.print(
+        console.say(
             f"{cost.units} units and {cost.null_units} random ones: {cost.samples:,} brains to "
             f"decode, {way}; about {console.seconds(cost.seconds)}",
-            soft_wrap=True,
         )
         self.task = self.bars.add_task("", total=cost.samples)
         self.bars.start()
@@ -134,7 +133,7 @@ def lesion(
     _print(found)
     if control is not None:
         _print_control(control)
-    console.results.print(f"everything: {path}", soft_wrap=True)
+    console.tell(f"everything: {path}")
 
 
 def _retrain(run: Run, unit: str, seed: int) -> dict[str, Any]:
@@ -217,13 +216,12 @@ def _print(found: xr.Dataset) -> None:
         )
     for row in _dissociations(found):
         (a, b), (x, y) = row["units"], row["targets"]
-        console.results.print(
+        console.tell(
             f"double dissociation: {a} for {x}, {b} for {y}: interaction {row['interaction']:.4f}, "
             f"p {row['p']:.3f} over all pairs",
-            soft_wrap=True,
         )
     for note in _notes(found):
-        console.notes.print(f"note: {note}", soft_wrap=True)
+        console.say(f"note: {note}")
 
 
 def _notes(found: xr.Dataset) -> list[str]:

@@ -74,12 +74,12 @@ def show(run: Path, as_json: bool) -> None:
         console.print_json(summary)
         return
     left = f", {console.seconds(summary['eta_s'])} left" if summary["eta_s"] is not None else ""
-    console.results.print(
+    console.tell(
         f"{run}: {summary['entry']}, {summary['state']}, step {summary['step']} of "
         f"{summary['steps']}{left}"
     )
     if summary["reason"]:
-        console.results.print(f"because {summary['reason']}")
+        console.tell(f"because {summary['reason']}")
     rows = [
         (
             t["term"],
@@ -140,10 +140,8 @@ def evaluate(run: Path, seed: int, as_json: bool) -> None:
         return
     _print_scores(document)
     for note in document["notes"]:
-        console.notes.print(f"note: {note}", soft_wrap=True)
-    console.results.print(
-        f"intervals: {run / scoring.JSON}; next: sherlock-models report {run}", soft_wrap=True
-    )
+        console.say(f"note: {note}")
+    console.tell(f"intervals: {run / scoring.JSON}; next: sherlock-models report {run}")
 
 
 def _print_scores(document: dict[str, Any]) -> None:
@@ -185,4 +183,4 @@ def report(run: Path, truth: Path | None, as_json: bool) -> None:
     if as_json:
         console.print_json({"page": page, "bytes": page.stat().st_size})
         return
-    console.results.print(f"{page} ({console.size(page.stat().st_size)})")
+    console.tell(f"{page} ({console.size(page.stat().st_size)})")

@@ -108,7 +108,7 @@ def _print_all(rows: Sequence[dict[str, Any]], index: int, machine: Machine, gpu
     console.print_table(title, columns, cells, numeric=(1, 3, 5))
     for row in rows:
         if row.get("unknown"):
-            console.notes.print(f"note: {row['entry']}: {row['unknown']}", soft_wrap=True)
+            console.say(f"note: {row['entry']}: {row['unknown']}")
 
 
 def _needed(here: dict[str, Any]) -> str:
@@ -128,10 +128,9 @@ def _time(seconds: float | None) -> str:
 def _print_entry(row: dict[str, Any]) -> None:
     """Print one entry by its parts."""
     claimed = f", claimed {row['claimed']}" if row["claimed"] else ""
-    console.results.print(
+    console.tell(
         f"{row['entry']}: {row['parameters']:,} parameters{claimed}; batch {row['batch_size']}, "
         f"{row['precision']}, {row['flops'] / 1e9:,.3g} GFLOP a step",
-        soft_wrap=True,
     )
     layers = [
         (name, f"{parameters:,}", f"{flops / 1e9:,.3g}", console.size(kept))

@@ -110,7 +110,7 @@ def rank_main(document: dict[str, Any], path: str, resume: bool, device: str) ->
         fit(settled, path, resume=resume, device=device, progress=watcher)
     except StoppedError as error:
         if main_rank:
-            console.notes.print(str(error), soft_wrap=True)
+            console.say(str(error))
         raise SystemExit(parallel.TERMINATED) from None
     finally:
         if watcher is not None:
@@ -143,7 +143,7 @@ def _conclude(path: Path, as_json: bool) -> None:
     rows = [(term, f"{value:.3f}", "1.000") for term, value in terms.items()]
     title = f"{path}: validation at its best, step {index.best} of {index.last}"
     console.print_table(title, ("term", "loss", "the mean"), rows, numeric=(1, 2))
-    console.results.print(f"next: sherlock-models evaluate {path}")
+    console.tell(f"next: sherlock-models evaluate {path}")
 
 
 class _Watcher:
@@ -166,16 +166,15 @@ class _Watcher:
 
     def started(self, cost: Cost, done: int) -> None:
         """Say what the run takes, before it takes it."""
-        console.notes.print(
+        console.say(
             f"{cost.parameters:,} parameters, {cost.samples:,} training samples, {cost.steps:,} "
             f"steps ({cost.epochs:.3g} epochs) on {cost.ranks} x {cost.device}, "
             f"{console.size(cost.memory_bytes)} per rank before activations; {cost.placement}",
-            soft_wrap=True,
         )
         for note in cost.notes:
-            console.notes.print(f"note: {note}", soft_wrap=True)
+            console.say(f"note: {note}")
         if done:
-            console.notes.print(f"going on after step {done:,}")
+            console.say(f"going on after step {done:,}")
         self._task = self._bar.add_task("", total=cost.steps, completed=done, rate="", terms="")
         if sys.stderr.isatty():
             self._bar.start()
@@ -193,7 +192,7 @@ class _Watcher:
         """Write a line that stays."""
         mark = ", best so far" if best else ""
         line = f"step {step:>6,}  validation {_terms(values)} (mean 1){mark}"
-        console.notes.print(line, soft_wrap=True)
+        console.say(line)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
