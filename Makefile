@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "setting up $(VENV): about 2 GB and some minutes; pip says nothing while it unpacks"
+	@echo "setting up $(VENV): about 2.4 GB and some minutes; pip says nothing while it unpacks"
 	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

@@ -5,7 +5,6 @@ Legend: S = subjects, T = TRs, U = units of the brain layer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -30,6 +29,7 @@ from sherlock_models.checks import (
 )
 from sherlock_models.config import RunConfig
 from sherlock_models.dataset import MovieBrainData
+from sherlock_models.memory import data_bytes
 from sherlock_models.normaliser import Normaliser, fit_scale
 from sherlock_models.parallel import World
 from sherlock_models.placement import Placement, Room, choose
@@ -71,7 +71,7 @@ def load_data(config: RunConfig, world: World | None = None) -> MovieBrainData:
     lag_trs = clock.lag_in_trs(float(data.attrs["lag_s"]))
     placement = choose(
         config.placement,
-        _nbytes(config, clock.volumes),
+        _bytes_of(config, clock),
         Room.of(world),
         blocks=config.voxel_store is None and config.subject != "mean",
     )
@@ -125,16 +125,10 @@ def load_data(config: RunConfig, world: World | None = None) -> MovieBrainData:
     return found if world is None or placement.kind != "device" else found.to(world.device)
 
 
-def _nbytes(config: RunConfig, trs: int) -> int:
-    """Bytes of the data in memory, once: BOLD and stimuli of every TR."""
+def _bytes_of(config: RunConfig, clock: Clock) -> int:
     sizes = sizes_for(config)
     subjects = 1 if config.subject == "mean" else sizes.subjects
-    shown = [
-        math.prod(size) * (1 if len(size) == 3 else 4)
-        for name, size in sizes.stimulus.items()
-        if name != BRAIN
-    ]
-    return trs * (4 * subjects * math.prod(sizes.brain) + sum(shown))
+    return data_bytes(sizes, subjects, clock.volumes, len(clock.runs))
 
 
 def _tables(config: RunConfig, machine: Machine | None) -> dict[str, StimulusTable]:

@@ -1,10 +1,15 @@
-"""How much memory there is to take."""
+"""How much memory data take, and how much there is to take."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import psutil
+
+from sherlock_models.sizes import BRAIN, Sizes
+
+_FLOAT32 = 4
 
 
 def free_memory() -> int:
@@ -17,3 +22,23 @@ def free_memory() -> int:
     except OSError:  # no control group of that kind: the machine's own number stands
         return free
     return free if most == "max" else max(0, min(free, int(most) - int(used)))
+
+
+def data_bytes(sizes: Sizes, subjects: int, trs: int, runs: int) -> int:
+    """Bytes of a training's data in memory: BOLD of every subject, each TR's stimulus once.
+
+    S T U float32 of BOLD, its means and standard deviations of every run, one byte per unit for
+    the signal; pictures as uint8, other stimuli as float32.
+
+    Parameters
+    ----------
+    sizes : Sizes
+    subjects, trs, runs : int
+    """
+    brains = subjects * math.prod(sizes.brain) * ((trs + 2 * runs) * _FLOAT32 + 1)
+    stimuli = sum(
+        trs * math.prod(shape) * (1 if name in sizes.pictures else _FLOAT32)
+        for name, shape in sizes.stimulus.items()
+        if name != BRAIN
+    )
+    return brains + stimuli

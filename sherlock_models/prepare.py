@@ -22,6 +22,7 @@ from sherlock_data.splits import TEST, VALIDATION
 from sherlock_models import stimuli
 from sherlock_models.config import BRAIN_ALIASES, RunConfig
 from sherlock_models.footprint import Footprint, measure
+from sherlock_models.memory import data_bytes
 from sherlock_models.resolve import described, resolve
 from sherlock_models.scaling import Share
 from sherlock_models.sizes import BRAIN, Sizes
@@ -55,21 +56,6 @@ class Extent:
         """About as many as the default split leaves for training; gaps are not taken off."""
         return round(self.subjects * self.with_stimulus * (1 - VALIDATION - TEST))
 
-    def bytes(self, sizes: Sizes) -> int:
-        """Bytes of the data in memory: BOLD of every subject, each TR's stimulus once.
-
-        S T U float32 of BOLD, its means and standard deviations of every run, one byte per unit
-        for the signal; pictures as uint8, other stimuli as float32.
-        """
-        units = math.prod(sizes.brain)
-        brains = self.subjects * units * ((self.trs + 2 * self.runs) * FLOAT32 + 1)
-        stimuli = sum(
-            self.trs * math.prod(shape) * (1 if name in sizes.pictures else FLOAT32)
-            for name, shape in sizes.stimulus.items()
-            if name != BRAIN
-        )
-        return brains + stimuli
-
 
 @dataclass(frozen=True)
 class Training:
@@ -99,7 +85,8 @@ class Training:
     @property
     def data(self) -> int:
         """Bytes of the data in memory."""
-        return self.extent.bytes(self.sizes)
+        extent = self.extent
+        return data_bytes(self.sizes, extent.subjects, extent.trs, extent.runs)
 
     def needed(self, usable: int, bytes_of: Callable[[Share], int]) -> int | None:
         """Fewest GPUs on which it fits, None if more than the most that are tried."""
