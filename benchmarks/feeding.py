@@ -45,6 +45,7 @@ from sherlock_data.timing import Clock, Run
 ENTRY = "conv-voxels"
 SIZES = load_catalog().model(ENTRY).sizes or {}
 (VIDEO, (SOUND,), (VOXELS,)) = (SIZES[name] for name in ("video", "audio", "brain"))
+TR_S = load_catalog().dataset("sherlock").repetition_time_s or 1.0
 METHODS = ("map", "device", "shared", "stream", "items", "xbatcher")
 NAMES = {
     "map": "memory map (the limit)",
@@ -59,7 +60,7 @@ NAMES = {
 def write_stores(folder: Path, args: argparse.Namespace) -> None:
     """Write voxels and stimulus of a few subjects at full width, and the rows of the limit."""
     runs = args.subjects, args.trs
-    clock = Clock(1.5, (Run("run-1", args.trs),))
+    clock = Clock(TR_S, (Run("run-1", args.trs),))
     height, width, _ = VIDEO
     rng = np.random.default_rng(0)
     attrs = {
@@ -69,7 +70,7 @@ def write_stores(folder: Path, args: argparse.Namespace) -> None:
         "inputs": [],
         "space": "MNI152",
     }
-    attrs |= {"repetition_time_s": 1.5, "lag_s": 0.0}
+    attrs |= {"repetition_time_s": TR_S, "lag_s": 0.0}
     subjects = strings("subject", [f"sub-{s:02d}" for s in range(1, args.subjects + 1)])
     everywhere = np.ones((args.subjects, args.voxels), dtype=bool)
     brain = xr.Dataset(
@@ -204,13 +205,17 @@ def xbatched(args: argparse.Namespace) -> Callable[[], Epoch]:
 
     brain = xr.open_zarr(args.folder / "feeding/voxels.zarr", chunks=None)
     movie = xr.open_zarr(args.folder / "feeding/stimulus.zarr", chunks=None)
-    both = xr.merge([brain[["bold"]], movie[["video", "audio_bands"]]])
+
+    def batches(array: xr.DataArray) -> Any:
+        # dims that are not named would be stacked into samples
+        whole = {str(dim): size for dim, size in array.sizes.items()}
+        return xbatcher.BatchGenerator(array, input_dims={**whole, "time": args.batch})
 
     def epoch() -> Epoch:
         for subject in range(args.subjects):
-            one = both.isel(subject=subject)
-            for batch in xbatcher.BatchGenerator(one, input_dims={"time": args.batch}):
-                (batch.bold.values - 100) / 10, batch.video.values.astype(np.float32) / 255
+            arrays = brain.bold.isel(subject=subject), movie.video, movie.audio_bands
+            for bold, video, _ in zip(*map(batches, arrays), strict=True):
+                (bold.values - 100) / 10, video.values.astype(np.float32) / 255
                 yield None
 
     return epoch

@@ -163,7 +163,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 def show(document: dict[str, Any]) -> None:
     """Print the table."""
-    console = Console()
+    console = Console(width=140)  # whole numbers in a pipe too
     trs = ", ".join(map(str, document["held_out_trs"]))
     table = Table(
         title=f"held-out '{document['brain']}', folds {document['folds']} ({trs} TRs); response "

@@ -121,7 +121,7 @@ def measure(args: argparse.Namespace, runs: Path) -> dict[str, Any]:
 
 def show(document: dict[str, Any]) -> None:
     """Print the tables."""
-    console = Console()
+    console = Console(width=140)  # whole numbers in a pipe too
     ceiling, canary = document["ceiling"], document["canary"]
     for part, what in (
         ("reconstruction", "the measured brain through a code and back"),
