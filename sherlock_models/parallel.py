@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 
 from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models.sampler import rank_share
@@ -127,16 +128,22 @@ class World:
         fully_shard(model, mesh=mesh, mp_policy=whole)
         return model
 
-    def clip(self, model: nn.Module, largest: float) -> float:
-        """Scale gradients down to a norm of `largest`; returns their norm before.
+    def clip(self, model: nn.Module, optimizer: torch.optim.Optimizer, largest: float) -> float:
+        """Make the next step take gradients of a norm of at most `largest`; returns their norm.
 
         Gradients below it are left alone: multiplying them by 1 would cost a pass over all of them.
+        Above it, a fused optimiser divides by its `grad_scale` (what `torch.amp.GradScaler` sets)
+        while it reads them, which saves that pass; sharded gradients are scaled beforehand.
         """
         parameters = [p for p in model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        found = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-        if found > largest:
+        sharded = isinstance(norm, DTensor)
+        found = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        if found > largest and sharded:
             nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+        elif found > largest:
+            optimizer.grad_scale = norm / largest  # type: ignore[attr-defined]
         return found
 
 

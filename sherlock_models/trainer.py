@@ -224,7 +224,7 @@ class Trainer:
 
     def _update(self, step: int) -> dict[str, float]:
         config = self.config
-        norm = self.world.clip(self.model, config.clip)
+        norm = self.world.clip(self.model, self.optimizer, config.clip)
         rate = learning_rate(step, self.steps, config.learning_rate, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

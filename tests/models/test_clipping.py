@@ -1,0 +1,40 @@
+"""Gradients of a large norm are scaled down before a step, those of a small one left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from sherlock_models import parallel
+
+
+def after_steps(clip: float, ours: bool) -> torch.Tensor:
+    """Weights after three AdamW steps: clipped by us, or by torch's own function."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
+    norms = []
+    with parallel.world("cpu") as world:
+        for scale in (1.0, 100.0, 0.01):
+            (scale * model(torch.randn(4, 7)).square().sum()).backward()
+            if ours:
+                norms.append(world.clip(model, optimizer, clip))
+            else:
+                norms.append(float(nn.utils.clip_grad_norm_(model.parameters(), clip)))
+            optimizer.step()
+            optimizer.zero_grad()
+    return torch.cat([torch.tensor(norms), *(p.detach().flatten() for p in model.parameters())])
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        pytest.param(1e9, id="never"),
+        pytest.param(5.0, id="the large ones"),
+        pytest.param(1e-3, id="always"),
+    ],
+)
+def test_clipping_is_torch_s_own(clip: float) -> None:
+    """Norms and weights are those of `clip_grad_norm_`, whose pass over the gradients is saved."""
+    torch.testing.assert_close(after_steps(clip, True), after_steps(clip, False))
