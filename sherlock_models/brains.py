@@ -118,7 +118,7 @@ class BrainTable(Brains):
             subject * self.raw.shape[1] + tr,
             self.which(subject, tr),
         )
-        return bold, self.signal.index_select(0, subject.to(self.signal.device))
+        return bold, gather.picked(self.signal, subject)
 
     @property
     def nbytes(self) -> int:

@@ -49,6 +49,16 @@ def standardised(rows: Tensor, mean: Tensor, factor: Tensor, row: Tensor, which:
     return out
 
 
+def picked(table: Tensor, row: Tensor) -> Tensor:
+    """Pick rows as they are, (N, ...) to (B, ...), on the table's device.
+
+    On the CPU each row is copied whole; torch's `index_select` takes numbers of a byte one by one.
+    """
+    if table.device.type != "cpu":
+        return table.index_select(0, row.to(table.device))
+    return torch.from_numpy(np.take(table.numpy(), row.numpy(), axis=0))
+
+
 def normalised(pictures: Tensor, mean: Tensor, scale: Tensor, row: Tensor) -> Tensor:
     """Pick pictures and normalise them: `(pictures[row] - mean) / scale`.
 

@@ -152,7 +152,7 @@ class StreamedBrains(Brains):
             row,
             self.which(subject, tr),
         )
-        return bold, self.signal.index_select(0, subject)
+        return bold, gather.picked(self.signal, subject)
 
     def mean_square(self, subject: Tensor, tr: Tensor) -> float:
         """Mean square over training rows, known without reading: they have variance 1.
