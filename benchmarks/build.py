@@ -28,12 +28,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from reference import TR_S
 from rich.console import Console
 from rich.table import Table
 
 SHAPE = (61, 73, 61)
 AFFINE = np.array([[3.0, 0, 0, -90], [0, 3, 0, -126], [0, 0, 3, -72], [0, 0, 0, 1]])
-TR_S = 1.5
 NAME = "sherlock_movie_s1.nii.gz"
 
 

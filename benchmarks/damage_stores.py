@@ -24,6 +24,7 @@ import imageio_ffmpeg
 import nibabel
 import numpy as np
 import yaml
+from reference import TR_S
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -46,7 +47,7 @@ KINDS = (
     "features",
     "frames",
 )
-SHAPE, VOLUMES, TR_S = (4, 3, 2), 20, 1.5
+SHAPE, VOLUMES = (4, 3, 2), 20
 #: 3 mm voxels in the grey matter of nilearn's MNI152 map
 AFFINE = np.array([[3.0, 0, 0, -48], [0, 3, 0, -24], [0, 0, 3, 42], [0, 0, 0, 1]])
 #: a side file that may be missing; it only saves reading the inputs again

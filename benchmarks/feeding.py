@@ -33,6 +33,7 @@ import psutil
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from reference import TR_S
 from rich.console import Console
 from rich.table import Table
 
@@ -45,7 +46,6 @@ from sherlock_data.timing import Clock, Run
 ENTRY = "conv-voxels"
 SIZES = load_catalog().model(ENTRY).sizes or {}
 (VIDEO, (SOUND,), (VOXELS,)) = (SIZES[name] for name in ("video", "audio", "brain"))
-TR_S = load_catalog().dataset("sherlock").repetition_time_s or 1.0
 METHODS = ("map", "device", "shared", "stream", "items", "xbatcher")
 NAMES = {
     "map": "memory map (the limit)",

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from build import SHAPE, TR_S, brain_mask, header_bytes
+from build import SHAPE, brain_mask, header_bytes
+from reference import TR_S
 from rich.console import Console
 from rich.table import Table
 

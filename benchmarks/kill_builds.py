@@ -23,6 +23,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import yaml
+from reference import TR_S
 from rich.console import Console
 from rich.progress import track
 
@@ -60,7 +61,7 @@ def make_raw(raw: Path) -> None:
     for number in (1, 2):
         values = rng.normal(1000, 30, size=(5, 4, 3, 64)).astype(np.float32)
         image = nibabel.Nifti1Image(values, affine)
-        image.header.set_zooms((3, 3, 3, 1.5))
+        image.header.set_zooms((3, 3, 3, TR_S))
         image.header.set_xyzt_units("mm", "sec")
         nibabel.save(image, raw / f"s{number}.nii.gz")
     labels = np.zeros((5, 4, 3), dtype=np.int16)
@@ -70,7 +71,7 @@ def make_raw(raw: Path) -> None:
     (raw / "sheet.csv").write_text("start,end,music,place\n0,4,yes,here\n4,9,no,there\n")
     entry = {
         "bold": "s{subject}.nii.gz",
-        "repetition_time_s": 1.5,
+        "repetition_time_s": TR_S,
         "space": "native",
         "atlas": "mine",
         "annotations": "sheet.csv",

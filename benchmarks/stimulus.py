@@ -18,12 +18,12 @@ from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
+from reference import TR_S
 
 from sherlock_data.stimulus.movie import MovieProbe, probe
 from sherlock_data.stimulus.video import tr_pictures
 from sherlock_data.timing import overlaps
 
-TR_S = 1.5
 WIDTH, HEIGHT = 160, 90
 SECONDS = 60
 GOAL = 2.0
