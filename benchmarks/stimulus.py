@@ -1,6 +1,6 @@
 """A minute of movie to one 160 x 90 picture per TR: ours, the peer and the limit, in one run.
 
-    python benchmarks/stimulus.py [MOVIE] [--repeats N]
+    python benchmarks/stimulus.py [MOVIE] [--repeats N] [--json OUT]
 
 The limit is ffmpeg decoding to nothing; ffmpeg with its own area scaler stands beside it. The peer
 is imageio-ffmpeg's frames averaged with numpy. Without a movie, one of 60 s is made. What counts is
@@ -10,6 +10,7 @@ the ratio: machines are noisy, so the best of N repeats is taken, all of them in
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import tempfile
 import time
@@ -33,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("movie", nargs="?", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures there as well")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = arguments.movie or synthetic_movie(Path(folder) / "movie.mp4")
@@ -69,6 +71,9 @@ def main() -> None:
     )
     print(f"ours / limit {best['ours'] / area:.2f} (goal: at most {GOAL:g}), ", end="")
     print(f"peer / ours {best['peer: imageio + numpy'] / best['ours']:.1f}")
+    if arguments.json:
+        rows = [{"what": name, "seconds": value} for name, value in best.items()]
+        arguments.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 
 
 def ours(movie: MovieProbe, edges: np.ndarray) -> np.ndarray:
