@@ -53,7 +53,7 @@ def main(
     sherlock-train conv-parcels --data stores/sherlock --steps 1000
     sherlock-train --resume runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
-    from sherlock_models import run, train
+    from sherlock_models import launch, run, train
     from sherlock_models.resolve import resolve
     from sherlock_models.settings import parse_settings
 
@@ -70,36 +70,41 @@ def main(
         given = {**parse_settings(settings), **given}
         settled = resolve(entry, data, catalog=catalog, options=given)
         path = out or _free(Path("runs"), entry)
-        train.check_new(path)
+        if not launch.restarted():
+            train.check_new(path)
     _train(settled, path, resume is not None, gpus, processes)
     _conclude(path, as_json)
 
 
 def _free(folder: Path, entry: str) -> Path:
     """`runs/ENTRY`, or the first of `runs/ENTRY-2`, ... that is not there."""
+    from sherlock_models import launch
+
     names = [entry, *(f"{entry}-{number}" for number in range(2, 10_000))]
-    return next(folder / name for name in names if not (folder / name).exists())
+    free = next(at for at, name in enumerate(names) if not (folder / name).exists())
+    # who takes the place of a rank that died goes on with the run that it began
+    return folder / names[max(0, free - 1) if launch.restarted() else free]
 
 
 def _train(
     settled: RunConfig, path: Path, resume: bool, gpus: int | None, processes: int | None
 ) -> None:
-    from sherlock_models import parallel
+    from sherlock_models import launch, parallel
 
     ranks = gpus or processes or 1
     if gpus:
-        parallel.check_gpus(gpus)
+        launch.check_gpus(gpus)
     device = "cuda" if gpus else "cpu" if processes else "auto"
     arguments = (settled.model_dump(mode="json"), str(path), resume, device)
     if ranks > 1 and not parallel.is_rank():
-        parallel.launch(ranks, rank_main, *arguments)
+        launch.launch(ranks, rank_main, *arguments, restarts=settled.restarts, tell=console.say)
     else:
         rank_main(*arguments)
 
 
 def rank_main(document: dict[str, Any], path: str, resume: bool, device: str) -> None:
     """Train as one rank; a SIGTERM that was answered with a checkpoint exits with 143."""
-    from sherlock_models import parallel
+    from sherlock_models import launch
     from sherlock_models.config import validated
     from sherlock_models.train import StoppedError, fit
 
@@ -107,11 +112,12 @@ def rank_main(document: dict[str, Any], path: str, resume: bool, device: str) ->
     settled = validated(document, where=path)
     watcher = _Watcher() if main_rank else None
     try:
-        fit(settled, path, resume=resume, device=device, progress=watcher)
+        again = launch.restarted()
+        fit(settled, path, resume=resume, again=again, device=device, progress=watcher)
     except StoppedError as error:
         if main_rank:
             console.say(str(error))
-        raise SystemExit(parallel.TERMINATED) from None
+        raise SystemExit(launch.TERMINATED) from None
     finally:
         if watcher is not None:
             watcher.close()
@@ -169,7 +175,8 @@ class _Watcher:
         console.say(
             f"{cost.parameters:,} parameters, {cost.samples:,} training samples, {cost.steps:,} "
             f"steps ({cost.epochs:.3g} epochs) on {cost.ranks} x {cost.device}, "
-            f"{console.size(cost.memory_bytes)} per rank before activations; {cost.placement}",
+            f"{console.size(cost.memory_bytes)} per rank before activations; "
+            f"{cost.placement}; {cost.sharding}",
         )
         for note in cost.notes:
             console.say(f"note: {note}")

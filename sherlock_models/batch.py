@@ -7,7 +7,7 @@ H, W = height and width of the video.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -82,6 +82,11 @@ class Batch:
     def pin(self) -> Batch:
         """Copy into page-locked memory, from which a GPU fetches while it computes."""
         return self._each(lambda value: value.pin_memory())
+
+    def part(self, rows: slice) -> Batch:
+        """Return some of the samples, without a copy."""
+        part = self._each(lambda value: value[rows])
+        return replace(part, position=self.position[rows])
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
         return Batch(

@@ -63,8 +63,11 @@ class NoisyBrain:
     world: World
     variance: Tensor
     unpartnered: float = field(default=0.0, init=False)
+    _seen: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
-    def at(self, step: int, whole: GlobalBatch, batch: Batch) -> Callable[[Tensor], Tensor]:
+    def at(
+        self, step: int, whole: GlobalBatch, batch: Batch, everyone: Tensor | None = None
+    ) -> Callable[[Tensor], Tensor]:
         """Return the channel of one step: predicted brain (B, U) to what the decoder reads.
 
         Parameters
@@ -73,25 +76,46 @@ class NoisyBrain:
             0-based.
         whole : GlobalBatch
         batch : Batch
-            This rank's share of it.
+            This rank's share of it, or a part of its share.
+        everyone : Tensor, (G, U), optional
+            Residuals of the global batch; gathered where they are not given, which takes the rank's
+            whole share at once.
         """
 
         def channel(predicted: Tensor) -> Tensor:
             clean = predicted.float()
-            residual = (batch.brain - clean.detach()) * batch.signal
-            read = clean + self._noise(step, whole, batch, residual)
-            self._update(residual, batch.signal)
+            left = residual(clean, batch)
+            read = clean + self._noise(step, whole, batch, left, everyone)
+            if self.noise == "independent":
+                self._seen.append(torch.stack([left.square().sum(0), batch.signal.sum(0).float()]))
             forced = self._forced(step, len(whole.tr))[batch.position.cpu()]
             mask = forced.to(clean.device)[:, None]
             return torch.where(mask, batch.brain, read).to(predicted.dtype)
 
         return channel
 
-    def _noise(self, step: int, whole: GlobalBatch, batch: Batch, residual: Tensor) -> Tensor:
+    def settle(self) -> None:
+        """Move the running unexplained variance, over all samples of a step; behind every step."""
+        if not self._seen:
+            return
+        square, count = self.world.sum(torch.stack(self._seen).sum(0))
+        self._seen.clear()
+        now = torch.where(count > 0, square / count.clamp(min=1), self.variance)
+        self.variance.mul_(DECAY).add_(now, alpha=1 - DECAY)
+
+    def _noise(
+        self,
+        step: int,
+        whole: GlobalBatch,
+        batch: Batch,
+        residual: Tensor,
+        everyone: Tensor | None,
+    ) -> Tensor:
         if self.noise == "residual":
             partner = self.partners(step, whole)
             self.unpartnered = float((partner < 0).mean())
-            everyone = self.world.gather(residual, len(whole.tr))
+            if everyone is None:
+                everyone = self.world.gather(residual, len(whole.tr))
             mine = torch.from_numpy(partner[batch.position.cpu().numpy()]).to(residual.device)
             return everyone[mine.clamp(min=0)] * (mine >= 0)[:, None]
         if self.noise == "independent":
@@ -123,14 +147,10 @@ class NoisyBrain:
     def _forced(self, step: int, samples: int) -> Tensor:
         return torch.from_numpy(_key(self.seed, step, _FORCING).random(samples) < self.forcing)
 
-    def _update(self, residual: Tensor, signal: Tensor) -> None:
-        """Move the running unexplained variance, over all ranks' samples."""
-        if self.noise != "independent":
-            return
-        sums = torch.stack([residual.square().sum(0), signal.sum(0).float()])
-        square, count = self.world.sum(sums)
-        now = torch.where(count > 0, square / count.clamp(min=1), self.variance)
-        self.variance.mul_(DECAY).add_(now, alpha=1 - DECAY)
+
+def residual(predicted: Tensor, batch: Batch) -> Tensor:
+    """Return what a predicted brain leaves unexplained, (B, U); 0 where there is no signal."""
+    return (batch.brain - predicted.detach().float()) * batch.signal
 
 
 def _key(seed: int, step: int, *what: int) -> np.random.Generator:

@@ -18,6 +18,7 @@ from sherlock_data.catalog import ModelEntry, Repeat
 from sherlock_data.errors import ConfigError, did_you_mean
 from sherlock_data.timing import read_delays
 from sherlock_models.sizes import BRAIN, Sizes
+from sherlock_models.spread import Spread
 
 #: default weight of the brain term: at 1 the encoder shouts (the predicted brain grows until its
 #: error exceeds the mean's) to be heard through the noisy channel; see docs/adr/0004
@@ -65,8 +66,8 @@ class CompressorIdentity(BaseModel):
     code: int | None = Field(default=None, gt=0)
 
 
-class RunConfig(BaseModel):
-    """Everything that decides the outcome of a run.
+class RunConfig(Spread):
+    """Everything that decides the outcome of a run, and how it is spread over ranks.
 
     Attributes
     ----------
@@ -126,8 +127,6 @@ class RunConfig(BaseModel):
     sizes : SizesRecord or None
         Sizes of the model's layers, as the stores gave them.
     """
-
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
     entry: str
     architecture: str

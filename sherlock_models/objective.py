@@ -60,13 +60,17 @@ class Objective:
         brain = output.stimulus.get(BRAIN, output.brain)
         error = (brain.float() - batch.brain).square() * batch.signal
         sums = [error.sum() / self.variance[BRAIN]]
-        counts = [batch.signal.sum().double()]
         for name, target in batch.target.items():
             numbers = target[0].numel() if len(target) else 1
             error = (output.stimulus[name].float() - target).square().sum() / numbers
             sums.append(error / self.variance[name])
-            counts.append(torch.tensor(float(len(target)), device=error.device).double())
-        return torch.stack(sums), torch.stack(counts)
+        return torch.stack(sums), self.counts(batch)
+
+    def counts(self, batch: Batch) -> Tensor:
+        """Count what every term is summed over, known before any pass: float64, (terms,)."""
+        brain = batch.signal.sum().double()
+        samples = brain.new_full((len(batch.target),), float(len(batch)))
+        return torch.cat([brain[None], samples])
 
     def combine(self, values: Tensor) -> Tensor:
         """Weighted sum of the terms, ()."""

@@ -15,11 +15,11 @@ from typing import Any
 from sherlock_data.catalog import Catalog, load_catalog
 from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models import claims
-from sherlock_models.checkpoint import FILE_BYTES
 from sherlock_models.footprint import Footprint
 from sherlock_models.machines import Machine
 from sherlock_models.prepare import Training, prepare
 from sherlock_models.resolve import settable
+from sherlock_models.saving import FILE_BYTES
 from sherlock_models.scaling import Share
 from sherlock_models.step_trace import FLOAT32, Part
 

@@ -18,20 +18,20 @@ from typing import Protocol
 from sherlock_data import locks
 from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models import checkpoint, parallel
-from sherlock_models.config import RunConfig
+from sherlock_models.config import RunConfig, load_config
 from sherlock_models.dataset import MovieBrainData
 from sherlock_models.journal import Journal
 from sherlock_models.loading import load_data
 from sherlock_models.run import CHECKPOINTS, CONFIG, FITTED, Run
 from sherlock_models.sampler import GlobalBatches
+from sherlock_models.sharding import BYTES_PER_PARAMETER
+from sherlock_models.spread import Spread, without_spread
 from sherlock_models.trainer import DivergedError, Trainer
 
 #: passes over the training samples of a run that names neither steps nor epochs
 DEFAULT_EPOCHS = 20.0
 #: validations of a run that does not say how often
 VALIDATIONS = 10
-#: weights, gradients and AdamW's two moments, float32
-_BYTES_PER_PARAMETER = 16
 
 
 class StoppedError(SherlockError):
@@ -54,6 +54,8 @@ class Cost:
         What a reader of the results must know.
     placement : str
         Where the data lie, and why.
+    sharding : str
+        How the model lies on the ranks, and why.
     """
 
     parameters: int
@@ -65,6 +67,7 @@ class Cost:
     device: str
     notes: tuple[str, ...]
     placement: str = ""
+    sharding: str = ""
 
 
 class Progress(Protocol):
@@ -98,6 +101,7 @@ def fit(
     out: str | Path,
     *,
     resume: bool = False,
+    again: bool = False,
     device: str = "auto",
     progress: Progress | None = None,
 ) -> Run:
@@ -111,6 +115,9 @@ def fit(
     resume : bool
         Go on from the last checkpoint (from the start where there is none); metrics after it are
         cut off and written again. A finished run is left as it is.
+    again : bool
+        This process takes the place of one that died: go on with what it left of this very run,
+        or begin where it had not begun.
     device : {"auto", "cpu", "cuda"}
     progress : Progress, optional
 
@@ -121,13 +128,16 @@ def fit(
     Raises
     ------
     ConfigError, StoreError
-        Before anything is written; also if another process trains this run.
+        Before anything is written; also if another process trains this run, or (`again`) the
+        folder holds another one.
     DivergedError
         If a loss is not finite.
     StoppedError
         After a SIGTERM, once the checkpoint is written.
     """
     path = Path(out)
+    if again and not resume and (path / CONFIG).is_file():
+        config, resume = _same(config, path), True
     if resume and Run(path).state == "finished":
         return Run(path)
     with parallel.world(device) as world, _alone(path, world):
@@ -136,11 +146,37 @@ def fit(
             _check_order(config, data)
         config = settle(config, data)
         if not resume and world.main:
+            if again:
+                _sweep(path)
             check_new(path)
         with closing(Trainer(config, data, world)) as trainer:
             done = _begin(trainer, path, resume)
             _Loop(trainer, path, done, progress or Silent()).run()
     return Run(path)
+
+
+def _same(config: RunConfig, path: Path) -> RunConfig:
+    """Return the configuration in the folder, spread as this one says, if it is this very one."""
+    saved = load_config(path / CONFIG)
+    found, wanted = (without_spread(one.model_dump(mode="json")) for one in (saved, config))
+    told = {key: value for key, value in wanted.items() if value is not None}
+    if told["placement"] == "auto":
+        told["placement"] = found["placement"]
+    other = [key for key, value in told.items() if found[key] != value]
+    if other:
+        raise ConfigError(
+            f"holds another run: {', '.join(other)}", where=path, remedy="name another --out"
+        )
+    return saved.model_copy(update={key: getattr(config, key) for key in Spread.model_fields})
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a run that died before its first step left: it has no configuration yet."""
+    (path / FITTED).unlink(missing_ok=True)
+    for left in path.glob(f".{CONFIG}.*"):
+        left.unlink()
+    if (path / CHECKPOINTS).is_dir() and not any((path / CHECKPOINTS).iterdir()):
+        (path / CHECKPOINTS).rmdir()
 
 
 def _check_order(config: RunConfig, data: MovieBrainData) -> None:
@@ -215,8 +251,10 @@ class _Loop:
         try:
             with _terminated() as asked:
                 reason = self._steps(asked)
+                self.trainer.saver.wait()
             state = "finished"
         except DivergedError as error:
+            self.trainer.saver.close()  # the last good checkpoint may still be on its way
             reason = str(self._with_remedy(error))
             raise self._with_remedy(error) from None
         except SherlockError as error:
@@ -230,7 +268,8 @@ class _Loop:
         """Return why it ended early, None where it did not."""
         steps, patience = self.trainer.steps, self.trainer.config.patience
         for step in range(self.done, steps):
-            values, stop = self.trainer.step(step, asked.is_set())
+            unwell = self.trainer.saver.failed
+            values, stop = self.trainer.step(step, asked.is_set() or unwell)
             done = step + 1
             if self.journal:
                 self.journal.line(done, "train", values)
@@ -256,8 +295,11 @@ class _Loop:
         self.trainer.save(self.folder, done, loss if better else None)
 
     def _stop(self, done: int, saved: bool) -> None:
+        """End on every rank alike: a checkpoint failed, or a SIGTERM came."""
+        self.trainer.saver.wait()
         if not saved:
             self.trainer.save(self.folder, done, None)
+            self.trainer.saver.wait()
         raise StoppedError(
             f"stopped by SIGTERM after step {done}, checkpoint written",
             where=self.path,
@@ -289,10 +331,12 @@ def _cost(trainer: Trainer) -> Cost:
         steps=trainer.steps,
         epochs=trainer.steps / trainer.batches.steps_per_epoch,
         ranks=world.size,
-        memory_bytes=trainer.parameters * _BYTES_PER_PARAMETER // world.size + _held(trainer),
+        memory_bytes=trainer.parameters * BYTES_PER_PARAMETER // trainer.sharding.shards
+        + _held(trainer),
         device=str(world.device),
         notes=(*warning, *data.notes),
         placement=str(data.placement),
+        sharding=str(trainer.sharding),
     )
 
 

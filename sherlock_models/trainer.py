@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sherlock_data.errors import SherlockError
-from sherlock_models import checkpoint
+from sherlock_models import checkpoint, sharding
 from sherlock_models.batch import Batch, SampleTable
-from sherlock_models.channel import GlobalBatch, NoisyBrain
+from sherlock_models.channel import GlobalBatch, NoisyBrain, residual
 from sherlock_models.config import RunConfig
 from sherlock_models.dataset import MovieBrainData
 from sherlock_models.feed import Feed, order
 from sherlock_models.objective import fit_objective
 from sherlock_models.output import Output
 from sherlock_models.parallel import World
+from sherlock_models.sampler import rank_share
+from sherlock_models.saving import Saver
 from sherlock_models.zoo import build_model
 
 IntArray = NDArray[np.int64]
@@ -77,7 +79,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         built = build_model(config.model_entry, data.sizes, config.model_options)
         self.parameters = built.count_parameters()
-        self.model: nn.Module = world.shard(built, config.precision)
+        self.sharding = sharding.choose(config, self.parameters, world)
+        self._call = sharding.place(built, config, self.sharding, world)
+        self.model: nn.Module = sharding.bare(self._call)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=config.learning_rate,
@@ -87,6 +91,7 @@ class Trainer:
         self.samples = data.samples("train")
         self.batches = order(data, self.samples, config.batch_size, config.seed)
         self.feed = Feed(data, self.samples, self.batches, world)
+        self.saver = Saver(world, config.keep)
         self.objective = fit_objective(data, config.weights)
         self.channel = NoisyBrain(
             noise=config.brain_noise,
@@ -123,20 +128,46 @@ class Trainer:
         batch = self.feed.at(step)
         torch.manual_seed(int(np.random.default_rng([self.config.seed, step]).integers(2**62)))
         self.model.train()
-        output = self._forward(batch, step, chosen)
-        sums, counts = self.objective.sums(output, batch)
+        counts = self.objective.counts(batch)
         ended = counts.new_full((1,), float(stop))
-        reduced = self.world.sum(torch.cat([sums.detach().double(), counts, ended]))
-        total, count = reduced[:-1].view(2, -1)
-        terms = total / count.clamp(min=1)
+        told = self.world.sum(torch.cat([counts, ended]))
+        count = told[:-1].clamp(min=1)
+        terms = self.world.sum(self._backward(batch, step, chosen, count)) / count
         loss = float(self.objective.combine(terms))
         if not math.isfinite(loss):
             raise DivergedError(self._blame(step, chosen, loss))
-        # sharded gradients are averaged over the ranks, and this is one rank's part of a sum
-        part = sums / count.clamp(min=1).float() * self.world.size
-        torch.autograd.backward(self.objective.combine(part))
+        self.channel.settle()
         extra = {**self._update(step), "unpartnered": self.channel.unpartnered}
-        return {**self._named(loss, terms), **extra}, bool(reduced[-1] > 0)
+        return {**self._named(loss, terms), **extra}, bool(told[-1] > 0)
+
+    def _backward(self, batch: Batch, step: int, chosen: IntArray, count: Tensor) -> Tensor:
+        """Gather the gradient of this rank's share, micro-batch by micro-batch.
+
+        Returns
+        -------
+        Tensor of float64, (terms,)
+            Sum of every term over the share.
+        """
+        micro, everyone = self.config.accumulate, None
+        shares = [rank_share(len(batch), number, micro) for number in range(micro)]
+        parts = [batch.part(share) for share in shares] if micro > 1 else [batch]
+        if micro > 1 and self.channel.noise == "residual" and not self.config.is_compressor:
+            everyone = self._residuals(parts, len(chosen))
+        total = torch.zeros_like(count)
+        for number, part in enumerate(parts):
+            with sharding.micro_batch(self._call, last=number == micro - 1):
+                sums, _ = self.objective.sums(self._forward(part, step, chosen, everyone), part)
+                # gradients are averaged over the ranks, and this is one part of a sum
+                mine = sums / count.float() * self.world.size
+                torch.autograd.backward(self.objective.combine(mine))
+            total += sums.detach().double()
+        return total
+
+    @torch.no_grad()
+    def _residuals(self, parts: list[Batch], samples: int) -> Tensor:
+        """Residuals of the global batch, which the noise of its first micro-batch may want."""
+        mine = [residual(self._encoded(part), part) for part in parts]
+        return self.world.gather(torch.cat(mine), samples)
 
     @torch.no_grad()
     def validate(self, done: int) -> dict[str, float]:
@@ -164,25 +195,18 @@ class Trainer:
         return self._named(loss, terms)
 
     def save(self, folder: Path, done: int, better: float | None) -> None:
-        """Write the checkpoint after `done` steps; `better`: its loss, when it is the best."""
-        checkpoint.save(
-            folder,
-            done,
-            self.model,
-            self.optimizer,
-            self._extra(),
-            self.world,
-            better=better,
-            keep=self.config.keep,
-        )
+        """Begin to write the checkpoint after `done` steps; `better`: its loss, if the best."""
+        extra = self._extra()
+        self.saver.save(folder, done, self.model, self.optimizer, extra, better=better)
 
     def close(self) -> None:
-        """Stop reading data ahead."""
+        """Stop reading data ahead, and let a checkpoint that is being written be written."""
         self.feed.close()
+        self.saver.close()
 
     def restore(self, path: Path) -> int:
         """Read a checkpoint; returns the steps done."""
-        return checkpoint.load(path, self.model, self.optimizer, self._extra())
+        return checkpoint.load(path, self.model, self.optimizer, self._extra(), self.world)
 
     def fitted(self) -> dict[str, Tensor]:
         """Everything fitted on training TRs, by name."""
@@ -202,8 +226,19 @@ class Trainer:
         share = self.world.share(len(chosen))
         return self.data.batch(samples, chosen[share], share.start).to(self.world.device)
 
+    def _encoded(self, batch: Batch) -> Tensor:
+        predicted: Tensor = self.model.encode(batch.stimulus, self._subject(batch))  # type: ignore[operator]
+        return predicted
+
+    def _subject(self, batch: Batch) -> Tensor | None:
+        return batch.embedding if self.config.subject == "embedding" else None
+
     def _forward(
-        self, batch: Batch, step: int | None = None, chosen: IntArray | None = None
+        self,
+        batch: Batch,
+        step: int | None = None,
+        chosen: IntArray | None = None,
+        everyone: Tensor | None = None,
     ) -> Output:
         """Run the model; through the noisy channel where a step is named.
 
@@ -213,10 +248,11 @@ class Trainer:
         if step is not None and chosen is not None and not self.config.is_compressor:
             part = self.samples.take(chosen)
             runs = self.data.brains.run.numpy()[part.tr]
-            channel = self.channel.at(step, GlobalBatch(part.subject, part.tr, runs), batch)
-        output: Output = self.model(
+            whole = GlobalBatch(part.subject, part.tr, runs)
+            channel = self.channel.at(step, whole, batch, everyone)
+        output: Output = self._call(
             batch.stimulus,
-            subject=batch.embedding if self.config.subject == "embedding" else None,
+            subject=self._subject(batch),
             signal=batch.signal,
             channel=channel,
         )
@@ -224,7 +260,7 @@ class Trainer:
 
     def _update(self, step: int) -> dict[str, float]:
         config = self.config
-        norm = self.world.clip(self.model, self.optimizer, config.clip)
+        norm = sharding.clip(self.model, self.optimizer, config.clip)
         rate = learning_rate(step, self.steps, config.learning_rate, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

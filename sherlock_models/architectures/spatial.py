@@ -90,7 +90,8 @@ class GridHead(nn.Module):
         """Predict the brain, its grid flattened in the order (x, y, z)."""
         seed = self.seed(hidden).reshape(len(hidden), *self.first)
         grid: Tensor = self.convolutions(seed)
-        return grid.flatten(1)
+        # flatten of (B, 1, x, y, z) is a view, which the output of a sharded module must not be
+        return grid.flatten(1).clone()
 
 
 class GridReader(nn.Module):

@@ -70,6 +70,18 @@ def configure(stores: Path, catalog: Path) -> Callable[..., RunConfig]:
     return make
 
 
+@pytest.fixture(scope="session")
+def of_each() -> dict[str, tuple[str, dict[str, Any]]]:
+    """An entry of each architecture, with what makes it small enough to train on a CPU."""
+    return {
+        "compressor": ("brain-compressor", {"code": 6, "width": 0.01}),
+        "conv": ("conv-parcels", {"width": 0.1}),
+        "dense": ("dense-voxels", {"brain": "grid", "width": 0.01}),
+        "spatial": ("spatial-seeded", {"width": 0.1, "subject": "embedding"}),
+        "temporal": ("temporal-features", {"stimulus": "audio", "delays": "0..3", "width": 0.1}),
+    }
+
+
 def write_stores(folder: Path, lag_s: float = 0.0, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     out = folder / "stores" / "toy"

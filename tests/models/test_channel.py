@@ -142,6 +142,7 @@ def noisy_at(noisy: NoisyBrain) -> NoisyBrain:
 def test_the_running_variance_moves_towards_the_residuals(data: MovieBrainData):
     noisy = channel("independent", 0)
     _, batch, predicted = read(noisy, data)
+    noisy.settle()
     square = ((batch.brain - predicted) * batch.signal).square().sum(0)
     expected = 0.95 + 0.05 * square[:11] / batch.signal.sum(0)[:11]
     torch.testing.assert_close(noisy.variance[:11], expected)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from sherlock_models import checkpoint, parallel
+from sherlock_models import checkpoint, launch, parallel, saving, sharding
 from sherlock_models.checkpoint import CheckpointError
+from sherlock_models.config import RunConfig
 from sherlock_models.parallel import World
+from sherlock_models.saving import Saver
 
 
 @pytest.fixture
@@ -31,9 +35,10 @@ class Small(nn.Sequential):
         return list(self)
 
 
-def trainer(world: World, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+def trainer(world: World, seed: int = 0, **options: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
-    model = world.shard(Small(), "fp32")  # type: ignore[arg-type]
+    config = RunConfig(entry="", architecture="", brain="", stimulus=("video",), data="", **options)
+    model = sharding.place(Small(), config, sharding.choose(config, 0, world), world)  # type: ignore[arg-type]
     return model, torch.optim.AdamW(model.parameters(), 1e-2, fused=True)
 
 
@@ -47,11 +52,15 @@ def walk(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> floa
     return float(loss.detach())
 
 
-def write(folder: Path, world: World, step: int = 3, **options: float) -> nn.Module:
+def write(
+    folder: Path, world: World, step: int = 3, keep: int = 1, better: float | None = None
+) -> nn.Module:
     model, optimizer = trainer(world)
     walk(model, optimizer, step)
     extra = {"variance": torch.full((4,), 2.0)}
-    checkpoint.save(folder, step, model, optimizer, extra, world, **options)
+    saver = Saver(world, keep)
+    saver.save(folder, step, model, optimizer, extra, better=better)
+    saver.wait()
     return model
 
 
@@ -61,7 +70,7 @@ def test_going_on_equals_never_having_stopped(world: World, tmp_path: Path):
     write(tmp_path, world)
     model, optimizer = trainer(world, seed=9)
     extra = {"variance": torch.zeros(4)}
-    done = checkpoint.load(tmp_path / "step-3", model, optimizer, extra)
+    done = checkpoint.load(tmp_path / "step-3", model, optimizer, extra, world)
     assert done == 3
     assert extra["variance"].tolist() == [2, 2, 2, 2]
     assert walk(model, optimizer, 2) == straight
@@ -114,15 +123,31 @@ def test_a_planted_pickle_is_refused_and_never_run(tmp_path: Path):
     assert not mark.exists()
 
 
+def flip_last(file: Path) -> None:
+    """One bit of the last number: safetensors itself would read it."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        pytest.param(lambda f: f.write_bytes(f.read_bytes()[:100]), "damaged", id="cut short"),
-        pytest.param(lambda f: f.write_bytes(b""), "damaged", id="empty"),
-        pytest.param(Path.unlink, "damaged", id="missing"),
+        pytest.param(flip_last, "the bytes of .* are not those that were written", id="a bit"),
+        pytest.param(lambda f: f.write_bytes(f.read_bytes()[:100]), "are not those", id="cut"),
+        pytest.param(lambda f: f.write_bytes(b""), "are not those", id="empty"),
+        pytest.param(Path.unlink, "lacks ", id="missing"),
+        pytest.param(
+            lambda f: (f.parent / "more.safetensors").touch(), "was not written with", id="one more"
+        ),
+        pytest.param(lambda f: (f.parent / "step.json").unlink(), r"no step\.json", id="no step"),
+        pytest.param(
+            lambda f: (f.parent / "step.json").write_text('{"step": 3}'), r"no step\.json",
+            id="no checksums",
+        ),
     ],
-)
-def test_damage_is_one_clear_line(tmp_path: Path, damage, says: str):
+)  # fmt: skip
+def test_damage_is_one_clear_line(tmp_path: Path, damage: Callable[[Path], None], says: str):
     with parallel.world("cpu") as world:
         write(tmp_path, world)
     damage(next((tmp_path / "step-3").glob("*.safetensors")))
@@ -146,11 +171,44 @@ def test_a_failed_save_leaves_the_one_before(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_shards", full)
+    monkeypatch.setattr(saving.HuggingFaceStorageWriter, "write_data", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         write(tmp_path, world, 4)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["index.json", "step-2"]
     assert checkpoint.find(tmp_path, "last") == tmp_path / "step-2"
+
+
+def test_the_steps_go_on_while_it_is_written(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What is written is what was there at the call, and it is absent until it is whole."""
+    model, optimizer = trainer(world)
+    walk(model, optimizer, 3)
+    saved = {name: value.clone() for name, value in model.state_dict().items()}
+    moments = [state["exp_avg"].clone() for state in optimizer.state.values()]
+    go, write_data = threading.Event(), saving.HuggingFaceStorageWriter.write_data
+
+    def slowly(self: Any, *arguments: Any) -> Any:
+        go.wait(60)
+        return write_data(self, *arguments)
+
+    monkeypatch.setattr(saving.HuggingFaceStorageWriter, "write_data", slowly)
+    saver, extra = Saver(world), {"variance": torch.ones(4)}
+    saver.save(tmp_path, 3, model, optimizer, extra)
+    walk(model, optimizer, 5)
+    extra["variance"].zero_()
+    assert checkpoint.read_index(tmp_path).last is None
+    assert not (tmp_path / "step-3").exists()
+    go.set()
+    saver.wait()
+    other, other_optimizer = trainer(world, seed=9)
+    extra = {"variance": torch.zeros(4)}
+    checkpoint.load(tmp_path / "step-3", other, other_optimizer, extra, world)
+    assert extra["variance"].tolist() == [1, 1, 1, 1]
+    for name, value in other.state_dict().items():
+        assert torch.equal(value, saved[name])
+    for state, expected in zip(other_optimizer.state.values(), moments, strict=True):
+        assert torch.equal(state["exp_avg"], expected)
 
 
 def test_a_run_without_one_says_so(tmp_path: Path):
@@ -166,7 +224,7 @@ def save_as_rank(folder: str) -> None:
 def load_as_rank(folder: str, expected: float) -> None:
     with parallel.world("cpu") as world:
         model, optimizer = trainer(world, seed=9)
-        checkpoint.load(Path(folder), model, optimizer, {"variance": torch.zeros(4)})
+        checkpoint.load(Path(folder), model, optimizer, {"variance": torch.zeros(4)}, world)
         found = walk(model, optimizer, 2)
         if abs(found - expected) > 1e-6:
             raise ValueError(f"{found} is not {expected}")
@@ -176,7 +234,7 @@ def load_as_rank(folder: str, expected: float) -> None:
 def test_saved_on_two_ranks_resumed_on_one_and_on_three(tmp_path: Path):
     with parallel.world("cpu") as world:
         expected = walk(*trainer(world), 5)
-    parallel.launch(2, save_as_rank, str(tmp_path))
+    launch.launch(2, save_as_rank, str(tmp_path))
     assert len(list((tmp_path / "step-3").glob("*.safetensors"))) == 2
     load_as_rank(str(tmp_path / "step-3"), expected)
-    parallel.launch(3, load_as_rank, str(tmp_path / "step-3"), expected)
+    launch.launch(3, load_as_rank, str(tmp_path / "step-3"), expected)

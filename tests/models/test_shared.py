@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 
 from sherlock_data.errors import ConfigError, SherlockError
-from sherlock_models import parallel, shared
+from sherlock_models import launch, parallel, shared
 from sherlock_models.config import RunConfig
 from sherlock_models.loading import load_data
 from sherlock_models.placement import Room, choose
@@ -116,7 +116,7 @@ def measure_as_rank(document: dict[str, object], out: str) -> None:
 def test_four_ranks_hold_one_copy(configure: Configure, wide: Path, tmp_path: Path):
     config = configure(data=wide, brain="voxels", placement="shared")
     before = large_files()
-    parallel.launch(RANKS, measure_as_rank, config.model_dump(mode="json"), str(tmp_path))
+    launch.launch(RANKS, measure_as_rank, config.model_dump(mode="json"), str(tmp_path))
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(RANKS)]
     nbytes = ranks[0]["bytes"]
     assert len({rank["total"] for rank in ranks}) == 1
@@ -158,7 +158,7 @@ def test_nothing_is_left_when_a_rank_is_killed(
     config = configure(data=wide, brain="voxels", placement="shared")
     before = large_files()
     with pytest.raises(SherlockError):
-        parallel.launch(2, die_as_rank, config.model_dump(mode="json"), who, when)
+        launch.launch(2, die_as_rank, config.model_dump(mode="json"), who, when)
     assert large_files() <= before
 
 

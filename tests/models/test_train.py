@@ -9,13 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from sherlock_data import locks
 from sherlock_data.errors import ConfigError, StoreError
-from sherlock_models import checkpoint, parallel, zoo
+from sherlock_models import checkpoint, launch, zoo
 from sherlock_models.config import RunConfig
 from sherlock_models.journal import truncate
 from sherlock_models.resolve import resolve
@@ -258,21 +259,14 @@ fit(load_config(Path(sys.argv[1])), sys.argv[2], progress=Killer())
 """
 
 
-#: an entry of each architecture, with what makes it small
-OF_EACH = {
-    "compressor": ("brain-compressor", {"code": 6, "width": 0.01}),
-    "conv": ("conv-parcels", {"width": 0.1}),
-    "dense": ("dense-voxels", {"brain": "grid", "width": 0.01}),
-    "spatial": ("spatial-seeded", {"width": 0.1, "subject": "embedding"}),
-    "temporal": ("temporal-features", {"stimulus": "audio", "delays": "0..3", "width": 0.1}),
-}
-
-
 @pytest.mark.parametrize("architecture", zoo.ARCHITECTURES)
 def test_every_architecture_goes_on_as_if_it_had_never_stopped(
-    tiny_stores: Path, tmp_path: Path, architecture: str
+    tiny_stores: Path,
+    tmp_path: Path,
+    of_each: dict[str, tuple[str, dict[str, Any]]],
+    architecture: str,
 ):
-    entry, options = OF_EACH[architecture]
+    entry, options = of_each[architecture]
     config = resolve(
         entry, tiny_stores, options={"steps": 6, "batch_size": 8, "validate_every": 3, **options}
     )
@@ -376,7 +370,7 @@ def test_two_ranks_train_as_one(configure: Configure, tmp_path: Path, noise: str
     config = configure(steps=5, batch_size=15, validate_every=5, brain_noise=noise)
     alone = fit(config, tmp_path / "alone").metrics()
     document = config.model_dump(mode="json")
-    parallel.launch(2, fit_as_rank, document, str(tmp_path / "two"))
+    launch.launch(2, fit_as_rank, document, str(tmp_path / "two"))
     together = load(tmp_path / "two").metrics()
     assert len(together) == len(alone) == 6
     for one, other in zip(alone, together, strict=True):
