@@ -141,9 +141,8 @@ def test_the_fast_way_is_the_plain_way(
     fast, plain = (lesion(run, units, fast=f, **options) for f in (True, False))
     assert fast.attrs["fast"]
     assert not plain.attrs["fast"]
-    # what is tested multiplies rounding by the noise over the signal
-    for name, atol in (("effect", 1e-5), ("judged_increase", 1e-4)):
-        np.testing.assert_allclose(fast[name], plain[name], atol=atol)
+    for name in ("effect", "judged_increase", "measured_gain"):
+        np.testing.assert_allclose(fast[name], plain[name], atol=1e-5)
     assert float(np.abs(plain["effect"]).max()) > 1e-6
 
 
@@ -171,7 +170,9 @@ def test_an_effect_is_the_error_of_the_model_run_again(toy: Run) -> None:
 def test_a_measured_brain_is_read_subject_by_subject(toy: Run) -> None:
     found = lesion(toy, "networks", brain="measured", null_draws=0)
     assert found.attrs["brain"] == "measured"
-    assert found.attrs["noise_share"] == 0  # it has its noise already
+    # it has its noise already, and nothing else is left to ask it
+    np.testing.assert_array_equal(found["p"].values, found["p_lesion"].values)
+    assert np.isnan(found["p_measured"].values).all()
     assert len(Study.of(toy, "networks", brain="measured").readings) == 3
     assert len(Study.of(toy, "networks").readings) == 2  # one subject lacks signal in a parcel
 
