@@ -3,12 +3,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+SIZE ?= demo
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo validate test test-slow lint clean
 
 demo: $(READY)  ## the whole way on made-up data with a known answer: scans -> stores -> model -> page
 	$(BIN)/python -m sherlock_cli.demo demo
+
+validate: $(READY)  ## planted truth, end to end; SIZE=tiny for a quick look, demo for a night
+	$(BIN)/sherlock-models validate --size $(SIZE)
 
 test: $(READY)  ## the tests, but for the slow ones; WORKERS=N at once
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow"

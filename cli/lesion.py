@@ -109,7 +109,8 @@ def lesion(
     \b
     effect  increase of the held-out squared error, as a share of the target's training variance;
             with --mode isolate what the unit alone explains
-    q       sign flips over blocks of held-out time, FDR over units
+    q       sign flips over blocks of held-out time, of the effect and of what the unit's measured
+            activity tells (both must hold), FDR over units
     z       against random units of the same size, as compact
     \b
     sherlock-models lesion runs/conv-parcels
@@ -146,7 +147,7 @@ def _retrain(run: Run, unit: str, seed: int) -> dict[str, Any]:
 def _document(
     run: Path, path: Path, found: xr.Dataset, control: dict[str, Any] | None
 ) -> dict[str, Any]:
-    names = ("effect", "null_mean", "null_std", "z", "p", "q")
+    names = ("effect", "null_mean", "null_std", "z", "p_lesion", "p_measured", "p", "q")
     values = {name: found[name].values for name in names}
     rows = [
         {
@@ -175,9 +176,10 @@ def _dissociations(found: xr.Dataset) -> list[dict[str, Any]]:
         return []
     rows = []
     judged, seed = found["judged_increase"].values, found.attrs["seed"]
+    gain = found["measured_gain"].values if found.attrs["brain"] == "predicted" else None
     for x, first in enumerate(whole):
         for y in range(x + 1, len(whole)):
-            pair = strongest_dissociation(judged, x, y, seed)
+            pair = strongest_dissociation(judged, x, y, seed, gain)
             rows.append(
                 {
                     "targets": [first, whole[y]],
@@ -234,10 +236,10 @@ def _notes(found: xr.Dataset) -> list[str]:
     ]
     if attrs["smallest_p"] > FDR:
         notes.append(f"too few blocks for any q below {FDR}: hold out more TRs")
-    if attrs["noise_share"] > 0:
+    if attrs["brain"] == "predicted":
         notes.append(
-            f"p and q ask whether a unit is worth {attrs['noise_share']:g} of the noise a real one "
-            "brings; they are not yet calibrated for a brain that does not follow the movie"
+            "q is the larger of two: that the lesion makes it worse, and that the unit's measured "
+            "activity, in the place of its prediction, tells the target too"
         )
     return notes
 

@@ -9,6 +9,7 @@ import click
 from sherlock_cli import console
 from sherlock_cli.lesion import lesion
 from sherlock_cli.plan import plan_command
+from sherlock_cli.validate import validate
 
 if TYPE_CHECKING:
     from sherlock_models.run import Run
@@ -32,6 +33,7 @@ def main() -> None:
 
 main.add_command(plan_command)
 main.add_command(lesion)
+main.add_command(validate)
 
 
 @main.command("list")

@@ -120,6 +120,17 @@ def ceiling_of(test: Side, space: Space | None = None) -> Ceiling:
     return noise_ceiling(subject, len(data.subjects), run_index(data))
 
 
+def group_brain(train: Side, space: Space) -> SeriesArray:
+    """Mean brain of the training subjects at each training TR, (t, U), NaN where there is none."""
+
+    def subject(index: int) -> tuple[SeriesArray, BoolArray]:
+        valid = np.isin(train.trs, train.of_subject(index))
+        return with_nan(space.measured(index, train.trs), space.signal[index]), valid
+
+    total, count = others_sum(subject, train.subjects)
+    return np.asarray(masked_mean(total, count), dtype=np.float32)
+
+
 def brain_scores(
     reader: Reader,
     train: Side,
@@ -190,7 +201,7 @@ class Baselines:
         self.space = space or UnitSpace(data)
         self.notes: list[str] = []
         self.run_of_tr = run_index(data)
-        self.group = self._group()
+        self.group = group_brain(train, self.space)
         self.ridge = self._ridge() if data.tables else None
         self.pca = baselines.Reconstruction(_Rows(train), components) if components else None
         self.total, self.count = self._everyone()
@@ -244,17 +255,6 @@ class Baselines:
         names = {note.split(":")[0] for note in self.notes}
         if line.split(":")[0] not in names:  # once, not for every subject
             self.notes.append(line)
-
-    def _group(self) -> SeriesArray:
-        """Mean brain of the training subjects at each training TR, NaN where there is none."""
-        train, space = self.train, self.space
-
-        def subject(index: int) -> tuple[SeriesArray, BoolArray]:
-            valid = np.isin(train.trs, train.of_subject(index))
-            return with_nan(space.measured(index, train.trs), space.signal[index]), valid
-
-        total, count = others_sum(subject, train.subjects)
-        return np.asarray(masked_mean(total, count), dtype=np.float32)
 
     def _everyone(self) -> tuple[SeriesArray, SeriesArray]:
         """Sum and number of all subjects' brains at the held-out TRs."""

@@ -9,9 +9,9 @@ whatever the brain layer is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sherlock_data.errors import ConfigError
 from sherlock_models.code import Code, PcaCode
-from sherlock_models.heldout import Reader, Side, partners
+from sherlock_models.heldout import Reader, Side, partners, run_index
 from sherlock_models.space import Space, UnitSpace, VoxelSpace, space_of
 
 if TYPE_CHECKING:
@@ -49,12 +49,16 @@ class Reading:
         What the decoder reads, 0 without signal.
     replacement : Tensor of float32, (t, E)
         Of every element, 0 without signal.
+    measured : Tensor of float32, (t, E), or None
+        Mean over the subjects of their standardised BOLD, around each one's mean over the held-out
+        TRs of a run; 0 without signal. None where the measured brain is what is read.
     """
 
     trs: IntArray
     weight: NDArray[np.float64]
     read: Tensor
     replacement: Tensor
+    measured: Tensor | None = None
 
     def start(self, isolate: bool) -> Tensor:
         """Return the brain before a unit is touched, (t, L): whole, or everything replaced."""
@@ -68,6 +72,14 @@ class Reading:
     @cached_property
     def _difference(self) -> Tensor:
         return self.replacement - self.read
+
+    def holding(self, activity: Tensor, isolate: bool) -> Self:
+        """Return the reading whose changes bring other activity (t, E) into a unit.
+
+        Lesioning then replaces the unit by its activity here, isolating brings that activity into a
+        brain of which everything is replaced. The brain before the change is still this reading's.
+        """
+        return replace(self, read=activity) if isolate else replace(self, replacement=activity)
 
     def change(self, index: IntArray, rows: slice, isolate: bool) -> tuple[Tensor, Tensor]:
         """Return columns of the layer that a unit changes, and by how much.
@@ -114,6 +126,10 @@ class CodedReading(Reading):
     def elements(self) -> Tensor:
         """What is replaced, (t, E)."""
         return self.voxels
+
+    def holding(self, activity: Tensor, isolate: bool) -> Self:
+        """Return the reading whose changes bring other activity (t, E) into a unit."""
+        return replace(self, voxels=activity) if isolate else replace(self, replacement=activity)
 
     def start(self, isolate: bool) -> Tensor:
         """Return the layer as it is, or coded from a brain of which everything is replaced."""
@@ -269,6 +285,7 @@ class Replacing:
             weight=layer.weight,
             read=torch.from_numpy(read),
             replacement=torch.from_numpy(np.asarray(replacement, dtype=np.float32)),
+            measured=None if self.brain == "measured" else self._measured(layer, space),
         )
         if not isinstance(space, VoxelSpace):
             return reading
@@ -279,6 +296,22 @@ class Replacing:
             subject=self.test.data.subjects[subject],
             scale=self._scale(subject, layer.trs),
         )
+
+    def _measured(self, layer: _Layer, space: Space) -> Tensor:
+        """Mean measured brain of the layer's subjects, (t, E), each around its means of the runs.
+
+        A mean that all blocks of a run share would tie their signs together.
+        """
+        runs = run_index(self.test.data)
+        total, count = np.zeros((2, len(layer.trs), space.signal.shape[1]), dtype=np.float32)
+        for subject, own in layer.of.items():
+            measured, at = space.measured(subject, own), np.searchsorted(layer.trs, own)
+            for run in np.unique(runs[own]):
+                mine = runs[own] == run
+                measured[mine] -= measured[mine].mean(axis=0)
+            total[at] += measured
+            count[at] += space.signal[subject]
+        return torch.from_numpy(total / np.maximum(count, 1))
 
     def _replacement(
         self, layer: _Layer, elements: NDArray[np.float32], subject: int, space: Space

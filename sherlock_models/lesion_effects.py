@@ -131,14 +131,10 @@ class Decoding:
 class _Plain:
     """Run the whole decoder for every unit."""
 
-    #: whether the squares of the change itself are wanted, (g, n, R), in `moved`
-    squares = False
-
     def __init__(self, decoding: Decoding, start: Tensor, truth: dict[str, Tensor]) -> None:
         self.decoding, self.start, self.truth = decoding, start, truth
         self.names = list(decoding.parts)
-        self.told = decoding.cut(start)
-        self.before = decoding.error_sums(self.told, truth, self.names)
+        self.before = decoding.error_sums(decoding.cut(start), truth, self.names)
 
     def increase(self, changes: Sequence[Change]) -> Tensor:
         """Increase of every target's summed squared error, (g, n, R)."""
@@ -147,23 +143,18 @@ class _Plain:
             brain[:, columns] += change
         decoded = self.decoding.cut(brains.flatten(0, 1))
         after = self.decoding.error_sums(decoded, self.truth, self.names)
-        if self.squares:
-            self.moved = torch.cat(self.decoding.error_sums(decoded, self.told, self.names), dim=2)
         return torch.cat([a - b for a, b in zip(after, self.before, strict=True)], dim=2)
 
 
 class _Fast:
     """Start from the first layer's output, and end before linear last layers."""
 
-    #: whether the squares of the change itself are wanted, (g, n, R), in `moved`
-    squares = False
-
     def __init__(self, decoding: Decoding, start: Tensor, truth: dict[str, Tensor]) -> None:
         self.decoding, self.truth = decoding, truth
         cut, grams = decoding.cut, decoding.grams
         self.weight = decoding.first_weight
         self.hidden = cut.first_output(start)
-        decoded = self.told = cut.rest(self.hidden)
+        decoded = cut.rest(self.hidden)
         self.direct = [name for name in decoding.parts if name not in grams]
         self.before = dict(
             zip(self.direct, decoding.error_sums(decoded, truth, self.direct), strict=True)
@@ -185,27 +176,17 @@ class _Fast:
         pushed = [change @ self.weight[:, columns].T for columns, change in changes]
         hidden = (self.hidden + torch.stack(pushed)).flatten(0, 1)
         decoded, inputs = self.decoding.cut.before_last(hidden, self.decoding.layers)
-        found, squares = [], []
+        found = []
         for name in self.decoding.parts:
             if name in inputs and name not in self.slope:
                 decoded[name] = self.decoding.rows_of(name, inputs[name])
             if name in self.slope:
                 moved = inputs[name].view(len(changes), len(self.hidden), -1) - self.inputs[name]
                 found.append(self._quadratic(name, moved))
-                if self.squares:
-                    squares.append(found[-1] - self._linear(name, moved))
             else:
                 after = self.decoding.error_sums(decoded, self.truth, [name])[0]
                 found.append(after - self.before[name])
-                if self.squares:
-                    squares += self.decoding.error_sums(decoded, self.told, [name])
-        if self.squares:
-            self.moved = torch.cat(squares, dim=2)
         return torch.cat(found, dim=2)
-
-    def _linear(self, name: str, moved: Tensor) -> Tensor:
-        """Part of the increase that is linear in the moved inputs, (g, n, parts)."""
-        return torch.stack([(slope * moved).sum(-1) for slope in self.slope[name]], dim=-1)
 
     def _quadratic(self, name: str, moved: Tensor) -> Tensor:
         """Take a last layer's moved inputs (g, n, inputs) to the parts, (g, n, parts)."""
@@ -223,7 +204,6 @@ def increases(
     changes: Sequence[Callable[[slice], Change]],
     start: Tensor,
     report: Callable[[int], None] = lambda samples: None,
-    noise: FloatArray | None = None,
 ) -> FloatArray:
     """Increase of the summed squared error that each change of a brain makes.
 
@@ -237,15 +217,12 @@ def increases(
         The brain before.
     report : callable
         Told how many samples were decoded.
-    noise : ndarray of float64, (units,), optional
-        Factor of the squared change of the decoded stimulus that is taken off the increase.
 
     Returns
     -------
     ndarray of float64, (units, t, R)
-        With ``noise`` (2, units, t, R): the increase, and the same less the noise.
     """
-    found = np.zeros((1 + (noise is not None), len(changes), len(reading.trs), len(decoding.names)))
+    found = np.zeros((len(changes), len(reading.trs), len(decoding.names)))
     group = max(1, BATCH // TRS)
     way = _Fast if decoding.fast else _Plain
     for begin in range(0, len(reading.trs), TRS):
@@ -253,11 +230,6 @@ def increases(
         here = way(decoding, start[rows], decoding.truth(reading.trs[rows]))
         for first in range(0, len(changes), group):
             some = [change(rows) for change in changes[first : first + group]]
-            here.squares = noise is not None
-            increase = here.increase(some).double().numpy()
-            found[0, first : first + group, rows] = increase
-            if noise is not None:
-                cost = noise[first : first + group, None, None] * here.moved.double().numpy()
-                found[1, first : first + group, rows] = increase - cost
+            found[first : first + group, rows] = here.increase(some).double().numpy()
             report(len(some) * (rows.stop - rows.start))
-    return found if noise is not None else found[0]
+    return found

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sherlock_models.run import Run
 
 LESIONS, ISOLATIONS = "lesions.zarr", "isolations.zarr"
+_FLIPS = "one-sided, by sign flips of the blocks"
 _UNITS = "share of the target's variance over the training TRs"
 
 
@@ -39,9 +40,10 @@ def gather(
     Returns
     -------
     xarray.Dataset
-        ``effect``, ``null_mean``, ``null_std``, ``z``, ``p``, ``q (unit, target)``; ``increase``
-        and ``judged_increase (block, unit, target)``: what adds up to the effect, and the same
-        less what the unit's noise costs, over TRs that keep the blocks apart, which is tested;
+        ``effect``, ``null_mean``, ``null_std``, ``z``, ``p``, ``q (unit, target)``; ``p_lesion``
+        and ``p_measured``, of which ``p`` is the larger; ``increase (block, unit, target)``, which
+        adds up to the effect; ``judged_increase`` and ``measured_gain (block, unit, target)``, what
+        ``p_lesion`` and ``p_measured`` test, over TRs that keep the blocks apart;
         ``<picture>_map (unit, y, x)``, NaN for units that are not mapped. On ``unit`` also
         ``network`` and ``n_elements``; on ``block`` ``first_tr`` and ``block_run``.
     """
@@ -54,7 +56,12 @@ def gather(
         "null_mean": (mean, {"units": _UNITS, "long_name": "mean over random units of its size"}),
         "null_std": (std, {"units": _UNITS, "long_name": "standard deviation over random units"}),
         "z": (z, {"units": "1", "long_name": "effect against random units of its size"}),
-        "p": (effects.p, {"units": "1", "long_name": "one-sided, by sign flips of blocks of time"}),
+        "p": (effects.p, {"units": "1", "long_name": "the larger of p_lesion and p_measured"}),
+        "p_lesion": (effects.p_lesion, {"units": "1", "long_name": f"{_FLIPS} of judged_increase"}),
+        "p_measured": (
+            effects.p_measured,
+            {"units": "1", "long_name": f"{_FLIPS} of measured_gain"},
+        ),
         "q": (effects.q, {"units": "1", "long_name": "p with the FDR over units (Benjamini 1995)"}),
     }
     blocks = ("block", "unit", "target")
@@ -63,6 +70,7 @@ def gather(
     }
     variables["increase"] = (blocks, effects.increase, {"units": _UNITS})
     variables["judged_increase"] = (blocks, effects.judged, {"units": _UNITS})
+    variables["measured_gain"] = (blocks, effects.measured_gain, {"units": _UNITS})
     for name, values in maps.maps.items():
         everywhere = np.full((len(study.units), *values.shape[1:]), np.nan, dtype=np.float32)
         everywhere[maps.rows] = values
@@ -109,7 +117,6 @@ def _attrs(study: Study, null: NullUnits) -> dict[str, Any]:
         "longest_block_trs": length,
         "autocorrelation_trs": study.autocorrelation,
         "smallest_p": smallest_p(blocks),
-        "noise_share": study.noise_share,
         "null_units": len(null.index),
         "fast": study.decoding.fast,
     }

@@ -1,9 +1,13 @@
 """Everything that lesions of one run have in common, and the effects of some units.
 
-A unit counts as found where its help is worth `NOISE_SHARE` of what its noise would cost. A
-decoder's smallest weight on a predicted brain, which has no noise, helps a little at every TR, also
-where the brain answers to nothing: such help is consistent, and worth less than the noise that a
-real brain brings along.
+A lesion of the predicted brain shows what the decoder reads there, which need not be what is in the
+brain: a decoder reads the movie off any prediction, also where the brain answers to nothing. A unit
+is believed only where its *measured* activity tells the target too. That activity, the mean over
+the subjects, takes the place of the unit's prediction, once as it is and once upside down. Where it
+has nothing to do with the target it is as likely to be the one as the other, so that the sign of
+the difference can be flipped, block by block; the noise it brings along is the same both ways and
+costs nothing. The p of a unit is the larger of the two: both must hold (an intersection-union test
+needs no correction, Berger 1982, Technometrics 24).
 
 Legend: t = held-out TRs, K = blocks of them, U = units, R = targets.
 """
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sherlock_models.heldout import Side, run_index
 from sherlock_models.lesion_brain import Reading, Replacing
@@ -36,11 +41,6 @@ from sherlock_models.units import Elements, Unit, find_units
 
 if TYPE_CHECKING:
     from sherlock_models.run import Run
-
-#: share of the cost of its noise that a unit must be worth to be found; chosen on two synthetic
-#: datasets, not derived: at 1 a quarter of the true audio parcels was found, at 0 a third of the
-#: parcels with nothing planted
-NOISE_SHARE = 0.5
 
 #: features that the autocorrelation is estimated from
 _FEATURES = 2048
@@ -77,17 +77,30 @@ class Effects:
     increase : ndarray of float64, (K, U, R)
         What each block of held-out TRs adds to the effect, in the order of the TRs.
     judged : ndarray of float64, (K, U, R)
-        The same less what the unit's noise costs, over TRs that keep the blocks apart: what is
-        tested.
-    p, q : ndarray of float64, (U, R)
+        The same over TRs that keep the blocks apart: what `p_lesion` tests.
+    measured_gain : ndarray of float64, (K, U, R)
+        How much better than upside down the unit's measured activity tells the target, over the
+        same TRs and in the same units: what `p_measured` tests. NaN where not tested.
+    p_lesion, p_measured : ndarray of float64, (U, R)
         NaN where not tested.
     """
 
     effect: FloatArray
     increase: FloatArray
     judged: FloatArray
-    p: FloatArray
-    q: FloatArray
+    measured_gain: FloatArray
+    p_lesion: FloatArray
+    p_measured: FloatArray
+
+    @property
+    def p(self) -> FloatArray:
+        """The larger of the two, (U, R); that of the lesion where a measured brain is read."""
+        return np.fmax(self.p_lesion, self.p_measured)
+
+    @property
+    def q(self) -> FloatArray:
+        """P with the FDR over units, (U, R)."""
+        return q_values(self.p)
 
 
 @dataclass
@@ -159,9 +172,9 @@ class Study:
         return self.mode == "isolate"
 
     @property
-    def noise_share(self) -> float:
-        """Share of its noise's cost that a unit must be worth; a measured brain has paid it."""
-        return NOISE_SHARE if self.replacing.brain == "predicted" else 0.0
+    def confirms(self) -> bool:
+        """Whether a unit must also be confirmed by its measured activity: if that is not read."""
+        return self.replacing.brain == "predicted"
 
     @property
     def stimuli(self) -> tuple[str, ...]:
@@ -184,7 +197,8 @@ class Study:
     def cost(self, null: NullUnits) -> Cost:
         """Count the samples, and time one batch of them."""
         trs = sum(len(reading.trs) for reading in self.readings)
-        samples = trs * (len(self.units) + len(null.index))
+        each = 3 if self.confirms else 1
+        samples = trs * (each * len(self.units) + len(null.index))
         one = self.readings[0]
         some = Reading(one.trs[:4], one.weight[:4], one.read[:4], one.replacement[:4])
         begun = time.perf_counter()
@@ -218,48 +232,59 @@ class Study:
         report : callable
             Told how many samples were decoded.
         tested : bool
-            Whether p and q are wanted.
+            Whether p is wanted.
         """
-        found, judged = self._increase(index, report, tested and self.noise_share > 0)
-        effect = found.sum(axis=0)
-        p = sign_flip(judged, self.replacing.seed) if tested else np.full_like(effect, np.nan)
-        return Effects(effect, found, judged, p, q_values(p) if tested else p)
+        increase, judged, gain = self._sums(index, report, tested)
+        nothing = np.full(increase.shape[1:], np.nan)
+        confirmed = tested and self.confirms
+        return Effects(
+            effect=increase.sum(axis=0),
+            increase=increase,
+            judged=judged,
+            measured_gain=gain if confirmed else np.full_like(gain, np.nan),
+            p_lesion=sign_flip(judged, self.replacing.seed) if tested else nothing,
+            p_measured=sign_flip(gain, self.replacing.seed) if confirmed else nothing,
+        )
 
-    def _increase(
-        self,
-        index: Sequence[IntArray],
-        report: Callable[[int], None],
-        with_noise: bool,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Compute what each block adds to the mean over readings: whole, and as it is judged."""
-        total = np.zeros((2, len(self.blocks.run), len(index), len(self.targets)))
+    def _sums(
+        self, index: Sequence[IntArray], report: Callable[[int], None], tested: bool
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Compute what each block adds to the mean over readings, three times (K, U, R).
+
+        The increase over all TRs, the same and the measured gain over TRs that keep blocks apart.
+        """
+        total = np.zeros((3, len(self.blocks.run), len(index), len(self.targets)))
         weight = np.zeros(2)
         inner = apart(self.blocks, self.autocorrelation)
         for reading in self.readings:
-            changes, start = self.changes(reading, index), reading.start(self.isolate)
-            noise = self._noise(reading, index) if with_noise else None
-            found = increases(self.decoding, reading, changes, start, report, noise)
-            both = (found[0], found[1]) if with_noise else (found, found)
-            kept = inner[np.searchsorted(self.blocks.trs, reading.trs)]
-            for row, share in enumerate((reading.weight, reading.weight * kept)):
-                total[row] += self._by_block(reading, both[row], share)
-                weight[row] += share.sum()
-        total *= -1.0 if self.isolate else 1.0
-        return total[0] / weight[0], total[1] / weight[1]
+            start = reading.start(self.isolate)
+            kept = reading.weight * inner[np.searchsorted(self.blocks.trs, reading.trs)]
+            found = increases(self.decoding, reading, self.changes(reading, index), start, report)
+            found *= -1.0 if self.isolate else 1.0
+            total[0] += self._by_block(reading, found, reading.weight)
+            total[1] += self._by_block(reading, found, kept)
+            weight += reading.weight.sum(), kept.sum()
+            if tested and reading.measured is not None:
+                gain = self._measured_gain(reading, reading.measured, index, start, report)
+                total[2] += self._by_block(reading, gain, kept)
+        increase, judged, gain = total / weight[[0, 1, 1], None, None, None]
+        return increase, judged, gain
 
-    def _noise(self, reading: Reading, index: Sequence[IntArray]) -> FloatArray:
-        """Noise of each unit over what is replaced in it, (U,), times `noise_share`.
-
-        A standardised brain has variance 1, and what is not predicted of it is noise. To first
-        order the decoder turns both into the stimulus alike.
-        """
-        told = reading.elements
-        unexplained = 1 - told.var(0, correction=0).clamp(max=0.9)
-        replaced = (reading.replacement - told).square().mean(0)
-        ratio = [
-            float(unexplained[own].sum() / replaced[own].sum().clamp(min=1e-12)) for own in index
-        ]
-        return self.noise_share * np.array(ratio) * (-1.0 if self.isolate else 1.0)
+    def _measured_gain(
+        self,
+        reading: Reading,
+        measured: Tensor,
+        index: Sequence[IntArray],
+        start: Tensor,
+        report: Callable[[int], None],
+    ) -> FloatArray:
+        """How much better a unit's measured activity tells than upside down, (U, t, R)."""
+        held = (reading.holding(sign * measured, self.isolate) for sign in (1.0, -1.0))
+        upright, inverted = (
+            increases(self.decoding, other, self.changes(other, index), start, report)
+            for other in held
+        )
+        return inverted - upright
 
     def _by_block(self, reading: Reading, found: FloatArray, weight: FloatArray) -> FloatArray:
         """Sum over TRs and subjects of each block, over the variances: (K, U, R)."""

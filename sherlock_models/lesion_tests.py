@@ -200,7 +200,9 @@ class Dissociation:
     p: float
 
 
-def strongest_dissociation(increase: ArrayLike, x: int, y: int, seed: int = 0) -> Dissociation:
+def strongest_dissociation(
+    increase: ArrayLike, x: int, y: int, seed: int = 0, measured_gain: ArrayLike | None = None
+) -> Dissociation:
     """Find the two units that two targets tell apart best.
 
     The same flips turn all units; p is the share of flips whose own best pair is at least as good
@@ -212,6 +214,9 @@ def strongest_dissociation(increase: ArrayLike, x: int, y: int, seed: int = 0) -
     x, y : int
         Targets.
     seed : int
+    measured_gain : array_like, shape (K, U, R), optional
+        What the units' measured activity tells. The pair was not chosen by it, so one test of its
+        interaction suffices; the larger p is returned, for both must hold.
     """
     increase = np.asarray(increase, dtype=np.float64)
     selective = increase[..., x] - increase[..., y]
@@ -223,4 +228,9 @@ def strongest_dissociation(increase: ArrayLike, x: int, y: int, seed: int = 0) -
     for start in range(0, len(signs), _CHUNK):
         null = signs[start : start + _CHUNK].astype(np.float64) @ selective
         as_good += int((np.ptp(null, axis=1) >= observed - _EQUAL * size).sum())
-    return Dissociation(a, b, observed, as_good / len(signs))
+    p = as_good / len(signs)
+    if measured_gain is not None:
+        gain = np.asarray(measured_gain, dtype=np.float64)
+        gain = gain[..., x] - gain[..., y]
+        p = max(p, float(sign_flip(gain[:, a] - gain[:, b], seed)))
+    return Dissociation(a, b, observed, p)

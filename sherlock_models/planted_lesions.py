@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from sherlock_data.errors import InputError
@@ -25,8 +26,9 @@ class Recovery:
     ----------
     auc : float
         How well effect on video less effect on audio tells video from audio parcels.
-    false_positives : dict of float
-        By target, share of `none` parcels with q at most `FDR`.
+    false_positives, other_target : dict of (int, int)
+        By target, parcels with q at most `FDR`, and all there are: of `none`, and of the other
+        modality.
     found : dict of (int, int)
         By target, parcels of that modality with a ceiling of at least ``STRONG`` found on it, and
         all there are.
@@ -35,7 +37,8 @@ class Recovery:
     """
 
     auc: float
-    false_positives: dict[str, float]
+    false_positives: dict[str, tuple[int, int]]
+    other_target: dict[str, tuple[int, int]]
     found: dict[str, tuple[int, int]]
     dissociation: float
     dissociation_p: float
@@ -80,16 +83,25 @@ def recovery(lesions: xr.Dataset, truth: xr.Dataset) -> Recovery:
     increase = lesions["increase"].values[:, known][:, :, columns]
     selective = increase[..., 0] - increase[..., 1]
     blocks = selective[:, is_video].mean(axis=1) - selective[:, is_audio].mean(axis=1)
-    found = {}
-    for column, (name, mine) in enumerate(((VIDEO, is_video), (AUDIO, is_audio))):
-        strong = mine & (ceiling >= STRONG)
-        found[name] = (int((q[strong, column] <= FDR).sum()), int(strong.sum()))
-    nothing = modality == NONE
-    share = (q[nothing] <= FDR).mean(axis=0) if nothing.any() else np.full(2, np.nan)
+    significant = q <= FDR
+    groups = (
+        (VIDEO, is_video & (ceiling >= STRONG), is_audio),
+        (AUDIO, is_audio & (ceiling >= STRONG), is_video),
+    )
+    found, other, wrong = {}, {}, {}
+    for column, (name, strong, others) in enumerate(groups):
+        found[name] = _counted(significant[strong, column])
+        other[name] = _counted(significant[others, column])
+        wrong[name] = _counted(significant[modality == NONE, column])
     return Recovery(
         auc=float(roc_auc_score(is_video[named], (effect[:, 0] - effect[:, 1])[named])),
-        false_positives={VIDEO: float(share[0]), AUDIO: float(share[1])},
+        false_positives=wrong,
+        other_target=other,
         found=found,
         dissociation=float(blocks.sum()),
         dissociation_p=float(two_sided(blocks)),
     )
+
+
+def _counted(flags: NDArray[np.bool_]) -> tuple[int, int]:
+    return int(flags.sum()), len(flags)

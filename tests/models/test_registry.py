@@ -185,6 +185,30 @@ def test_units_outside_the_mask_are_no_way_through(name: str) -> None:
         assert_all_the_same(decoded)
 
 
+@every_brain
+def test_with_every_unit_in_the_mask_at_zero_nothing_is_decoded(name: str) -> None:
+    """Whatever lies outside: R² is 0 around the decoder's own constant, and the mean no worse."""
+    model = small(name)
+    seen, brain = movie(model), target(model)
+    mask = torch.rand(model.sizes.units) < 0.4
+    signal = mask.expand(BATCH, -1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    loss(model(seen, subjects(), signal), seen, brain).backward()
+    optimiser.step()
+
+    def zeroed(read: torch.Tensor) -> torch.Tensor:
+        return (100 * read).masked_fill(mask, 0.0)
+
+    with torch.inference_mode():
+        told = model(seen, subjects(), signal, channel=zeroed).stimulus
+    for stimulus, decoded in told.items():
+        true = seen[stimulus][:, 0]
+        error, spread = true - decoded, true - true.mean(0)
+        explained = 1 - (error - error.mean(0)).square().sum() / spread.square().sum()
+        assert abs(float(explained)) < 1e-5
+        assert error.square().sum() >= (1 - 1e-5) * spread.square().sum()
+
+
 @every_entry
 def test_no_block_gives_a_view(name: str) -> None:
     """FSDP hangs its hooks on the outputs of what it shards, and warns that a view loses them."""

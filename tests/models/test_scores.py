@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, pearsonr
 
 from sherlock_models import scores
-from sherlock_models.ceiling import noise_ceiling
+from sherlock_models.ceiling import Ceiling, noise_ceiling
 from sherlock_models.picture_scores import psnr_score, spatial_r_score, ssim
 from sherlock_models.scores import TimeBlocks
 from sherlock_models.significance import PhaseNull, cross_spectrum, fdr
@@ -255,16 +255,43 @@ class TestPictures:
 
 
 @pytest.mark.realdata
-def test_inter_subject_correlation_of_the_published_series(real: Path) -> None:
-    """Four regions, 17 subjects, TRs 0 to 1924, each run z-scored: .66, .66, .32, .27."""
-    series = np.load(real / "sherlock" / "roi_timeseries.npz", allow_pickle=False)
-    regions = ("early_visual", "aud_early", "ddmn_mpfc", "bilateral_hipp")
-    brains = np.stack([series[name] for name in regions], axis=2).transpose(1, 0, 2)[:, :1925]
-    run = np.repeat([0, 1], [946, 979])
-    brains = brains.astype(np.float64)
-    for name in (0, 1):
-        part = brains[:, run == name]
-        brains[:, run == name] = (part - part.mean(1, keepdims=True)) / part.std(1, keepdims=True)
-    valid = np.ones(1925, dtype=bool)
-    ceiling = noise_ceiling(lambda s: (brains[s], valid), 17, np.zeros(1925))
-    np.testing.assert_allclose(ceiling.lower, [0.66, 0.66, 0.32, 0.27], atol=0.006)
+class TestThePublishedSeries:
+    """Four regions, 17 subjects, TRs 0 to 1924, each run z-scored."""
+
+    @pytest.fixture
+    def brains(self, real: Path) -> np.ndarray:
+        series = np.load(real / "sherlock" / "roi_timeseries.npz", allow_pickle=False)
+        regions = ("early_visual", "aud_early", "ddmn_mpfc", "bilateral_hipp")
+        brains = np.stack([series[name] for name in regions], axis=2).transpose(1, 0, 2)[:, :1925]
+        run = np.repeat([0, 1], [946, 979])
+        brains = brains.astype(np.float64)
+        for name in (0, 1):
+            part = brains[:, run == name]
+            brains[:, run == name] = (part - part.mean(1, keepdims=True)) / part.std(
+                1, keepdims=True
+            )
+        return brains
+
+    @pytest.fixture
+    def ceiling(self, brains: np.ndarray) -> Ceiling:
+        valid = np.ones(1925, dtype=bool)
+        return noise_ceiling(lambda s: (brains[s], valid), 17, np.zeros(1925))
+
+    def test_inter_subject_correlation_is_the_published(self, ceiling: Ceiling) -> None:
+        np.testing.assert_allclose(ceiling.lower, [0.66, 0.66, 0.32, 0.27], atol=0.006)
+
+    def test_it_is_every_subject_against_the_mean_of_the_others(
+        self, brains: np.ndarray, ceiling: Ceiling
+    ) -> None:
+        left_out = [
+            [np.corrcoef(brains[s, :, u], np.delete(brains, s, 0)[:, :, u].mean(0))[0, 1]]
+            for u in range(4)
+            for s in range(17)
+        ]
+        by_region = np.reshape(left_out, (4, 17)).mean(axis=1)
+        np.testing.assert_allclose(ceiling.lower, by_region, atol=1e-6)
+
+    def test_it_is_brainiaks(self, brains: np.ndarray, ceiling: Ceiling) -> None:
+        isc = pytest.importorskip("brainiak.isc", reason="brainiak is not installed")
+        theirs = isc.isc(brains.transpose(1, 2, 0), pairwise=False).mean(axis=0)
+        np.testing.assert_allclose(ceiling.lower, theirs, atol=1e-6)
