@@ -83,28 +83,28 @@ class Trial:
 
     entry: str
     width: float = 0.1
-    steps: int = 200
+    steps: int = 150
     options: Mapping[str, Any] = field(default_factory=dict)
     code_of: str | None = None
 
 
 #: widths and steps that two cores do in half an hour together; any other entry is taken as above
 TRIALS = {
-    "conv-voxels": Trial("conv-voxels", 0.25, 250),
-    "conv-parcels": Trial("conv-parcels", 0.25, 250),
-    "conv-pca": Trial("conv-pca", 0.25, 250),
-    "conv-coarse": Trial("conv-coarse", 0.25, 250),
-    "conv-grey": Trial("conv-grey", 0.25, 250),
-    "dense-voxels": Trial("dense-voxels", 0.01, 250),
-    "dense-voxels-slim": Trial("dense-voxels-slim", 0.02, 250),
-    "dense-features": Trial("dense-features", 1.0, 250, {"stimulus": PLANTED}),
-    STAGE_ONE: Trial(STAGE_ONE, 0.05, 250),
-    STAGE_TWO: Trial(STAGE_TWO, 0.01, 250),
-    f"{STAGE_TWO}, stage 1's code": Trial(STAGE_TWO, 0.01, 250, code_of=STAGE_ONE),
-    "spatial-grid": Trial("spatial-grid", 0.02, 100),
-    "spatial-seeded": Trial("spatial-seeded", 0.25, 100),
-    "conv-frames": Trial("conv-frames", 0.25, 100),
-    "temporal-features": Trial("temporal-features", 0.25, 250, {"stimulus": PLANTED}),
+    "conv-voxels": Trial("conv-voxels", 0.25, 150),
+    "conv-parcels": Trial("conv-parcels", 0.25, 150),
+    "conv-pca": Trial("conv-pca", 0.25, 150),
+    "conv-coarse": Trial("conv-coarse", 0.25, 150),
+    "conv-grey": Trial("conv-grey", 0.25, 150),
+    "dense-voxels": Trial("dense-voxels", 0.01, 150),
+    "dense-voxels-slim": Trial("dense-voxels-slim", 0.02, 150),
+    "dense-features": Trial("dense-features", 1.0, 150, {"stimulus": PLANTED}),
+    STAGE_ONE: Trial(STAGE_ONE, 0.05, 150),
+    STAGE_TWO: Trial(STAGE_TWO, 0.01, 150),
+    f"{STAGE_TWO}, stage 1's code": Trial(STAGE_TWO, 0.01, 150, code_of=STAGE_ONE),
+    "spatial-grid": Trial("spatial-grid", 0.02, 80),
+    "spatial-seeded": Trial("spatial-seeded", 0.25, 80),
+    "conv-frames": Trial("conv-frames", 0.25, 80),
+    "temporal-features": Trial("temporal-features", 0.25, 150, {"stimulus": PLANTED}),
 }
 #: of an entry that looks back: the tiny data's runs are too short for its own
 TINY_DELAYS = "0..11"
