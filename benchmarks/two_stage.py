@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demo_data import demo_stores, number
+from demo_data import Scores, demo_stores, number
 from rich.console import Console
 from rich.table import Table
 
@@ -59,28 +59,6 @@ def trained(
         "code_r": found.value("model", "code", "r"),
     }
     return row, document
-
-
-class Scores:
-    """Values of an evaluation by predictor, target and metric."""
-
-    def __init__(self, document: dict[str, Any]) -> None:
-        self.rows = {(r["predictor"], r["target"], r["metric"]): r for r in document["rows"]}
-
-    def value(self, predictor: str, target: str, metric: str) -> float | None:
-        """One value, None where there is none."""
-        return self.rows.get((predictor, target, metric), {}).get("value")
-
-    def brain(self, predictor: str) -> Row:
-        """Scores of a predicted brain: in voxels."""
-        r = self.rows.get((predictor, "brain", "r"), {})
-        return {
-            "r": r.get("value"),
-            "r_low": r.get("low"),
-            "r_high": r.get("high"),
-            "r2": self.value(predictor, "brain", "r2"),
-            "significant": self.value(predictor, "brain", "significant"),
-        }
 
 
 def measure(args: argparse.Namespace, runs: Path) -> dict[str, Any]:
