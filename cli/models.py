@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from sherlock_cli import console
+from sherlock_cli.decode import decode
 from sherlock_cli.lesion import lesion
 from sherlock_cli.plan import plan_command
 from sherlock_cli.validate import validate
@@ -27,6 +28,7 @@ def main() -> None:
     sherlock-models plan conv-voxels --gpu a6000 --gpus 8
     sherlock-models show runs/conv-parcels
     sherlock-models evaluate runs/conv-parcels
+    sherlock-models decode runs/conv-parcels movie.mp4 out.mp4
     sherlock-models report runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
 
@@ -34,6 +36,7 @@ def main() -> None:
 main.add_command(plan_command)
 main.add_command(lesion)
 main.add_command(validate)
+main.add_command(decode)
 
 
 @main.command("list")

@@ -117,7 +117,8 @@ class NoisyBrain:
             if everyone is None:
                 everyone = self.world.gather(residual, len(whole.tr))
             mine = torch.from_numpy(partner[batch.position.cpu().numpy()]).to(residual.device)
-            return everyone[mine.clamp(min=0)] * (mine >= 0)[:, None]
+            noise = everyone[mine.clamp(min=0)]
+            return noise if (partner >= 0).all() else noise * (mine >= 0)[:, None]
         if self.noise == "independent":
             draws = torch.empty(residual.shape)
             for row, position in enumerate(batch.position.tolist()):
@@ -150,7 +151,9 @@ class NoisyBrain:
 
 def residual(predicted: Tensor, batch: Batch) -> Tensor:
     """Return what a predicted brain leaves unexplained, (B, U); 0 where there is no signal."""
-    return (batch.brain - predicted.detach().float()) * batch.signal
+    left = batch.brain - predicted.detach().float()
+    # a product with the signal is a slow pass that most datasets do not need
+    return left if batch.signal.all() else left.masked_fill_(batch.signal.logical_not(), 0.0)
 
 
 def _key(seed: int, step: int, *what: int) -> np.random.Generator:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import mse_loss
 
 from sherlock_models.batch import Batch
 from sherlock_models.dataset import MovieBrainData
@@ -58,11 +59,10 @@ class Objective:
         """
         # a compressor gives the brain back as its stimulus; its code has no target
         brain = output.stimulus.get(BRAIN, output.brain)
-        error = (brain.float() - batch.brain).square() * batch.signal
-        sums = [error.sum() / self.variance[BRAIN]]
+        sums = [_squares(brain, batch.brain, batch.signal) / self.variance[BRAIN]]
         for name, target in batch.target.items():
             numbers = target[0].numel() if len(target) else 1
-            error = (output.stimulus[name].float() - target).square().sum() / numbers
+            error = _squares(output.stimulus[name], target) / numbers
             sums.append(error / self.variance[name])
         return torch.stack(sums), self.counts(batch)
 
@@ -76,6 +76,18 @@ class Objective:
         """Weighted sum of the terms, ()."""
         weights = [self.weights[term] for term in self.terms]
         return (values * torch.tensor(weights, dtype=values.dtype, device=values.device)).sum()
+
+
+def _squares(found: Tensor, target: Tensor, signal: Tensor | None = None) -> Tensor:
+    """Sum of squared errors, (); without signal the target is 0, and so is what was found there.
+
+    Torch's own loss passes over the numbers once where a difference, its square, its product with
+    the signal and their gradients would take seven passes.
+    """
+    found = found.float()
+    if signal is not None and not signal.all():
+        found = found.masked_fill(signal.logical_not(), 0.0)
+    return mse_loss(found, target, reduction="sum")
 
 
 def fit_objective(data: MovieBrainData, weights: dict[str, float]) -> Objective:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
-from sherlock_data.errors import InputError
+from sherlock_data.stimulus.encode import encode
 from sherlock_data.synthetic.pictures import draw
 from sherlock_data.synthetic.sizes import Size
 from sherlock_data.synthetic.sound import CHANNELS, SAMPLING_RATE, sound_blocks
@@ -57,18 +54,8 @@ def write_movie(
         with sound.open("wb") as file:
             for block in sound_blocks(tracks, end_s, total_s):
                 file.write(block.tobytes())
-        with (Path(folder) / "errors.txt").open("w+b") as errors:
-            command = _command(path, sound, size)
-            with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors) as process:
-                _feed(process, _frames(tracks, size, tr_s, end_s, total_s, report))
-            errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines()
-    if process.returncode != 0:
-        raise InputError(
-            f"ffmpeg could not write it ({said[-1] if said else 'it did not say why'})",
-            where=path.name,
-            remedy="check the space left, and the ffmpeg that IMAGEIO_FFMPEG_EXE may name",
-        )
+        frames = _frames(tracks, size, tr_s, end_s, total_s, report)
+        encode(_arguments(sound, size), frames, path, path.name)
 
 
 def _frames(
@@ -90,30 +77,12 @@ def _frames(
         report((int(index[-1]) + 1) / count)
 
 
-def _feed(process: subprocess.Popen[bytes], blocks: Iterator[NDArray[np.uint32]]) -> None:
-    """Send frames; when ffmpeg has closed the pipe its exit status says why."""
-    stdin = process.stdin
-    if stdin is None:
-        raise ValueError("ffmpeg was started without a pipe")
-    try:
-        with contextlib.suppress(BrokenPipeError):
-            for block in blocks:
-                stdin.write(block.tobytes())
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        with contextlib.suppress(BrokenPipeError):
-            stdin.close()
-
-
-def _command(path: Path, sound: Path, size: Size) -> list[str]:
+def _arguments(sound: Path, size: Size) -> list[str]:
     width, height = size.frame
     pictures = ["-f", "rawvideo", "-pix_fmt", "rgb0", "-s", f"{width}x{height}"]
     pictures += ["-r", f"{size.frame_rate:g}", "-i", "-"]
     audio = ["-f", "s16le", "-ar", str(SAMPLING_RATE), "-ac", str(CHANNELS), "-i", str(sound)]
     h264 = ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "20", "-pix_fmt", "yuv420p"]
     aac = ["-c:a", "aac", "-aac_coder", "fast", "-b:a", "160k"]
-    quiet = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error"]
     # bitexact: no encoder version and no date in the file
-    return [*quiet, *pictures, *audio, *h264, *aac, "-bitexact", str(path)]
+    return [*pictures, *audio, *h264, *aac, "-bitexact"]

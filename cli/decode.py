@@ -1,0 +1,139 @@
+"""`sherlock-models decode`: any movie through the brain and back, as a film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from sherlock_cli import console
+
+from sherlock_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sherlock_models.decoded_movie import Cost
+
+_file = click.Path(path_type=Path)
+
+
+class _Watch:
+    """Says what will be written, then how far it is."""
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("writing"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console.notes,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def started(self, cost: Cost) -> None:
+        """Print what it takes before anything is decoded."""
+        width, height = cost.size
+        console.say(
+            f"{console.seconds(cost.seconds)} of film: {cost.trs:,} TRs to decode, "
+            f"{cost.frames:,} frames of {width} x {height} at {float(cost.frame_rate):g} a second",
+        )
+        self.task = self.bars.add_task("", total=cost.frames)
+        self.bars.start()
+
+    def advanced(self, frames: int) -> None:
+        """Move the bar."""
+        self.bars.advance(self.task, frames)
+
+
+@click.command()
+@click.argument("run", type=_file)
+@click.argument("files", nargs=-1, required=True, type=_file, metavar="[MOVIE] OUT.mp4")
+@click.option("--bold", metavar="SUBJECT", help="Read SUBJECT's measured brain.")
+@click.option("--subject", metavar="SUBJECT", help="Whose brain to predict, if the run knows them.")
+@click.option("--lesion", metavar="UNIT", help="Also decode without UNIT (parcel, network, image).")
+@click.option("--isolate", metavar="UNIT", help="Also decode from UNIT alone.")
+@click.option("--stills", type=_file, metavar="OUT.png", help="Also draw a strip of stills.")
+@click.option("--at", metavar="SECONDS", help="Film seconds of the stills, commas between.")
+@click.option("--overwrite", is_flag=True, help="Replace files of these names.")
+@console.json_option
+@console.handled
+def decode(
+    run: Path,
+    files: tuple[Path, ...],
+    bold: str | None,
+    subject: str | None,
+    lesion: str | None,
+    isolate: str | None,
+    stills: Path | None,
+    at: str | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Send a movie through RUN's brain layer and back, and write what comes out.
+
+    \b
+    original | decoded | without UNIT, or UNIT alone | difference
+
+    One picture is decoded per TR and held for it. The sound you hear is the movie's own: what is
+    decoded of it is one spectrum per TR, which cannot be turned back into speech, and is shown as a
+    running spectrogram under the pictures. TRs of the run's own movies are marked as held out or
+    trained on; only what is held out says anything about the model.
+
+    \b
+    sherlock-models decode runs/conv-parcels movie.mp4 out.mp4 --lesion 7Networks_LH_Vis_1
+    sherlock-models decode runs/conv-parcels movie.mp4 out.mp4 --isolate v1.nii.gz --stills out.png
+    sherlock-models decode runs/conv-parcels --bold sub-01 out.mp4
+    sherlock-models decode runs/conv-parcels --bold sub-01 stimuli_Sherlock.m4v out.mp4
+    """  # noqa: D301 - click's mark for text that keeps its lines
+    if len(files) > 2 or (len(files) == 1 and bold is None):
+        wanted = "MOVIE OUT.mp4, or --bold SUBJECT OUT.mp4"
+        raise click.UsageError(f"name two files: {wanted}" if len(files) < 2 else f"only {wanted}")
+    from sherlock_models import decoded_movie
+    from sherlock_models.run import load
+
+    with _Watch() as watch:
+        document = decoded_movie.decode(
+            load(run),
+            files[-1],
+            files[0] if len(files) == 2 else None,
+            subject=subject,
+            bold=bold,
+            lesion=lesion,
+            isolate=isolate,
+            stills=stills,
+            at=_seconds(at),
+            overwrite=overwrite,
+            watcher=watch,
+        )
+    if as_json:
+        console.print_json(document)
+        return
+    held = f", {document['held_out_trs']} of them held out" if document["held_out_trs"] else ""
+    console.tell(
+        f"{document['film']} ({console.size(document['bytes'])}): {document['decoded_trs']} of "
+        f"{document['trs']} TRs decoded{held}"
+    )
+    if stills is not None:
+        console.tell(f"stills: {stills}")
+
+
+def _seconds(text: str | None) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ConfigError(
+            f"'{text}' is no list of seconds", where="--at", remedy="write 12,30.5"
+        ) from None
