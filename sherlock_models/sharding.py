@@ -109,7 +109,7 @@ def _check(config: RunConfig, world: World) -> None:
 
 
 def _first_that_fits(config: RunConfig, parameters: int, world: World) -> Sharding:
-    """Take a replica per rank where it fits, as it sends least; else per machine; else one in all."""
+    """Take a replica per rank where it fits (it sends least), else one per machine, else one."""
     need, room = parameters * BYTES_PER_PARAMETER, int(_free(world) * REPLICA_SHARE)
     state = f"{need / 1e9:.1f} GB of weights, gradients and moments"
     if config.offload:
