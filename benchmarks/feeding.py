@@ -4,7 +4,7 @@ Prints one table of one run: samples per second, the share of the limit, residen
 well the order is mixed. A sample is one TR of one subject: its voxels, standardised, and the
 movie's picture and sound, normalised.
 
-    python benchmarks/feeding.py                          83,300 voxels + 43,240 features, 1.1 GB
+    python benchmarks/feeding.py                          83,300 voxels + 43,240 features, 4 GB
     python benchmarks/feeding.py --voxels 20000 --trs 200            quick
 
 The limit is a memory map of finished float32 rows, gathered in random order. The others read
@@ -359,10 +359,10 @@ def show(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--subjects", type=int, default=4)
-    parser.add_argument("--trs", type=int, default=640)
+    parser.add_argument("--trs", type=int, default=1280)
     parser.add_argument("--voxels", type=int, default=VOXELS)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--buffer-gb", type=float, default=0.4, help="of ours, from disk")
+    parser.add_argument("--buffer-gb", type=float, default=0.8, help="of ours, from disk")
     parser.add_argument("--seconds", type=float, default=4.0, help="of one turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm", action="store_true", help="leave the store in the page cache")

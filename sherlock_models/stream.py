@@ -30,6 +30,7 @@ from sherlock_models import gather
 from sherlock_models.batch import SampleTable
 from sherlock_models.brains import Brains, declared_signal, own_runs, read_valid, run_index
 from sherlock_models.parallel import World
+from sherlock_models.read_ahead import ReadAhead
 from sherlock_models.sampler import BLOCK_TRS, BlockBatches
 
 IntArray = NDArray[np.int64]
@@ -55,6 +56,7 @@ class Source:
         self.path = path
         with zarr.config.set(_codecs(path)):
             self._bold = store.open_array(path, "bold", "r")
+        self.ahead = ReadAhead(self._bold)
         whole = self._bold.shape
         self.shape = (whole[0], whole[1], int(np.prod(whole[2:])))
 
@@ -334,14 +336,14 @@ class Windows:
         subject, tr = self.batches.subject[needed], self.batches.tr[needed]
         buffer = self._free.pop()
         block = subject * (self.brains.source.shape[1] + 1) + tr // self.batches.block_trs
+        found = pieces(tr, block, self.batches.block_trs)
+        wanted = [(int(subject[own.start]), int(tr[own.start]), buffer[own]) for own in found]
+        source = self.brains.source
+        for whose, start, out in wanted:
+            source.ahead.expect(whose, start, start + len(out))
         reads = [
-            self._pool.submit(
-                self.brains.source.read,
-                int(subject[piece.start]),
-                int(tr[piece.start]),
-                buffer[piece].numpy(),
-            )
-            for piece in pieces(tr, block, self.batches.block_trs)
+            self._pool.submit(source.read, whose, start, out.numpy())
+            for whose, start, out in wanted
         ]
         return _Window(steps, self._key(subject, tr), buffer, reads)
 
