@@ -43,7 +43,7 @@ def held(values: Iterable[Tensor]) -> int:
 
 
 def shared_part() -> int:
-    """This process's proportional part of the tables that all ranks share."""
+    """Return this process's proportional part of the tables that all ranks share."""
     text = Path("/proc/self/smaps").read_text(encoding="utf-8")
     found = 0
     for mapping in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", text):
