@@ -260,4 +260,5 @@ def _squares(values: Tensor) -> Tensor:
     flat = values.detach().reshape(-1)
     whole = len(flat) - len(flat) % _ROW
     rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1)
-    return rows.double().square().sum() + flat[whole:].double().square().sum()
+    total: Tensor = rows.double().square().sum() + flat[whole:].double().square().sum()
+    return total
