@@ -54,16 +54,21 @@ def main(
     sherlock-train --resume runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models import launch, run, train
+    from sherlock_models.config import validated
     from sherlock_models.resolve import resolve
     from sherlock_models.settings import parse_settings
+    from sherlock_models.spread import Spread
 
     given = {key: value for key, value in options.items() if value is not None}
     if gpus and processes:
         raise click.UsageError("--gpus and --processes exclude each other")
     if resume is not None:
-        if entry or data or out or given or settings or catalog:
-            raise click.UsageError("--resume takes everything from RUN; only ranks may differ")
-        settled, path = run.load(resume).config, resume
+        spread = parse_settings(settings)
+        if entry or data or out or given or catalog or set(spread) - set(Spread.model_fields):
+            known = ", ".join(Spread.model_fields)
+            raise click.UsageError(f"--resume takes all from RUN but ranks and --set of {known}")
+        saved = run.load(resume).config.model_dump(mode="json")
+        settled, path = validated({**saved, **spread}, where=resume), resume
     else:
         if entry is None or data is None:
             raise click.UsageError("name an ENTRY and its --data, or a run to --resume")
@@ -169,6 +174,7 @@ class _Watcher:
             transient=True,
         )
         self._task: Any = None
+        self._steps, self._batch, self._rate = 0, 0, 0.0
 
     def started(self, cost: Cost, done: int) -> None:
         """Say what the run takes, before it takes it."""
@@ -182,29 +188,45 @@ class _Watcher:
             console.say(f"note: {note}")
         if done:
             console.say(f"going on after step {done:,}")
+        self._steps, self._batch = cost.steps, cost.batch_size
         self._task = self._bar.add_task("", total=cost.steps, completed=done, rate="", terms="")
         if sys.stderr.isatty():
             self._bar.start()
 
     def step(self, step: int, values: dict[str, float], steps_per_s: float) -> None:
         """Move the bar."""
+        self._rate = steps_per_s
+        if not self._bar.live.is_started:
+            return
         self._bar.update(
             self._task,
             completed=step,
-            rate=f"{steps_per_s:.1f}/s",
+            rate=f"{steps_per_s * self._batch:,.0f} samples/s, {console.size(_resident())}",
             terms=f"loss {_terms(values)} (mean 1)",
         )
 
     def validated(self, step: int, values: dict[str, float], best: bool) -> None:
         """Write a line that stays."""
         mark = ", best so far" if best else ""
-        line = f"step {step:>6,}  validation {_terms(values)} (mean 1){mark}"
-        console.say(line)
+        left = (self._steps - step) / self._rate if self._rate else 0.0
+        pace = f"{self._rate * self._batch:,.0f} samples/s, {console.seconds(left)} left"
+        pace += f", {console.size(_resident())}"
+        console.say(f"step {step:>6,}  validation {_terms(values)} (mean 1){mark}; {pace}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._bar.live.is_started:
             self._bar.stop()
+
+
+def _resident() -> int:
+    """Bytes that this rank holds: of its GPU, or of the machine."""
+    import psutil
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return int(torch.cuda.max_memory_allocated())
+    return int(psutil.Process().memory_info().rss)
 
 
 def _terms(values: dict[str, float]) -> str:

@@ -17,9 +17,10 @@ from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models import claims
 from sherlock_models.footprint import Footprint
 from sherlock_models.machines import Machine
+from sherlock_models.memory import free_memory
 from sherlock_models.prepare import Training, prepare
 from sherlock_models.resolve import settable
-from sherlock_models.saving import FILE_BYTES
+from sherlock_models.saving import COPY_SHARE, FILE_BYTES
 from sherlock_models.scaling import Share
 from sherlock_models.step_trace import FLOAT32, Part
 
@@ -190,9 +191,13 @@ def _identity(known: Catalog, entry: str) -> dict[str, Any]:
 def _host(training: Training, checkpoint: int) -> dict[str, int]:
     """Bytes of a process that trains on the processor, beside Python and the libraries."""
     one = training.footprint()
+    copied = CHECKPOINT_BYTES * one.parameters
+    if copied > (free_memory() - one.resident - training.data) * COPY_SHARE:
+        copied = 0  # no room: the steps wait
+    held = one.weights + one.optimizer + training.data
     return {
         "training": one.resident + training.data,
-        "checkpoint": one.weights + one.optimizer + training.data + _written_at_once(one),
+        "checkpoint": held + copied + _written_at_once(one),
     }
 
 

@@ -1,7 +1,8 @@
 """Writing checkpoints beside the steps: whole or absent, whatever ends the run meanwhile.
 
 A save copies the tensors and returns; the copies are written by a thread with a process group of
-its own. The folder gets its name when every rank has written its shards, and `index.json` after it.
+its own. Where memory has no room for a copy, the steps wait instead. The folder gets its name when
+every rank has written its shards, and `index.json` after it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future as TorchFuture
 
@@ -38,11 +40,14 @@ from sherlock_models.checkpoint import (
     step_folder,
     tensors,
 )
+from sherlock_models.memory import free_memory
 from sherlock_models.parallel import World
 
 #: bytes of a file that holds more than one tensor; writing takes twice as much memory, or twice the
 #: largest tensor
 FILE_BYTES = 256 * 2**20
+#: share of the free memory that the copies may take
+COPY_SHARE = 0.5
 
 
 class Saver:
@@ -102,7 +107,9 @@ class Saver:
             _commit(temporary, target, step, sums)
             _record(folder, step, better, self._keep)
 
-        self._writing = target, self._begin(state, temporary, commit)
+        writer = _Writer(temporary, _files(state), commit)
+        begin = self._beside if self._roomy(state) else self._between
+        self._writing = target, begin(state, writer)
 
     def _cleared(self, temporary: Path) -> str | None:
         if not self._world.main:
@@ -114,15 +121,31 @@ class Saver:
             return str(error)
         return None
 
-    def _begin(
-        self, state: dict[str, Any], temporary: Path, commit: Callable[[dict[str, int]], None]
-    ) -> Future[Any]:
+    def _roomy(self, state: dict[str, Any]) -> bool:
+        """Whether every rank has memory for a copy of its shards."""
+        local = [getattr(value, "to_local", lambda v=value: v)() for value in state.values()]
+        size = sum(value.numel() * value.element_size() for value in local)
+        tight = size > free_memory() // self._world.local * COPY_SHARE
+        return not self._world.agree("tight" if tight else None)
+
+    def _between(self, state: dict[str, Any], writer: _Writer) -> Future[Any]:
+        """Write while the steps wait."""
+        done: Future[Any] = Future()
+        try:
+            save_shards(state, storage_writer=writer, process_group=self._group)
+            done.set_result(None)
+        except FAILURES as error:
+            done.set_exception(error)
+        return done
+
+    def _beside(self, state: dict[str, Any], writer: _Writer) -> Future[Any]:
+        """Copy, and write while the steps go on."""
         stager = DefaultStager(StagingOptions(False, False, False, False))
         try:
             # the writer would stage by itself, and share memory that the next step overwrites
             begun = async_save(
                 state,
-                storage_writer=_Writer(temporary, _files(state), commit),
+                storage_writer=writer,
                 process_group=self._group,
                 async_stager=stager,
             )

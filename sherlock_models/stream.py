@@ -11,6 +11,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from zarr.storage import LocalStore
 
 from sherlock_data import store
 from sherlock_data.errors import ConfigError, StoreError
+from sherlock_data.remote import is_remote
 from sherlock_data.standardisation import fit_subject, pieces
 from sherlock_data.timing import Clock
 from sherlock_models import gather
@@ -79,7 +81,7 @@ class Source:
         Raises
         ------
         StoreError
-            If a chunk is damaged.
+            If a chunk is damaged, or the store has gone.
         """
         trs = slice(start, start + len(out))
         try:
@@ -98,6 +100,9 @@ class Source:
                 where=self.path,
                 remedy="run sherlock-data verify",
             ) from error
+        # Zarr reads chunks that are not there as fill values, without a word
+        if not is_remote(self.path) and not Path(self.path, "zarr.json").is_file():
+            raise StoreError("is gone", where=self.path, remedy="build it again, then --resume")
 
 
 def _codecs(path: str) -> dict[str, str]:

@@ -56,6 +56,8 @@ class Cost:
         Where the data lie, and why.
     sharding : str
         How the model lies on the ranks, and why.
+    batch_size : int
+        Of the global batch.
     """
 
     parameters: int
@@ -68,6 +70,7 @@ class Cost:
     notes: tuple[str, ...]
     placement: str = ""
     sharding: str = ""
+    batch_size: int = 1
 
 
 class Progress(Protocol):
@@ -337,6 +340,7 @@ def _cost(trainer: Trainer) -> Cost:
         notes=(*warning, *data.notes),
         placement=str(data.placement),
         sharding=str(trainer.sharding),
+        batch_size=trainer.config.batch_size,
     )
 
 

@@ -113,6 +113,7 @@ def test_an_unknown_entry_names_the_nearest(train: Train):
         pytest.param([], id="nothing"),
         pytest.param(["toy"], id="no data"),
         pytest.param(["--resume", "run", "--seed", "1"], id="resume with another seed"),
+        pytest.param(["--resume", "run", "--set", "width=2"], id="resume with another width"),
         pytest.param(["--gpus", "1", "--processes", "2", "toy", "--data", "x"], id="both"),
     ],
 )
@@ -126,6 +127,22 @@ def test_resume_of_a_finished_run_leaves_it(train: Train):
     result = CliRunner().invoke(main, ["--resume", "run"])
     assert result.exit_code == 0
     assert Path("run/metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_may_be_spread_otherwise_when_it_goes_on(train: Train):
+    train("--out", "run", *QUICK)
+    result = CliRunner().invoke(main, ["--resume", "run", "--set", "parallel=fsdp"])
+    assert result.exit_code == 0
+    result = CliRunner().invoke(main, ["--resume", "run", "--set", "parallel=fdsp"])
+    assert result.exit_code == 1
+    assert "parallel" in result.stderr
+
+
+def test_the_start_line_says_how_the_model_lies(train: Train):
+    result = train("--out", "run", *QUICK, "--set", "recompute=true", "--set", "accumulate=2")
+    assert result.exit_code == 0
+    assert "parallel alone (one rank)" in result.stderr
+    assert " samples/s, " in result.stderr
 
 
 def start(stores: Path, catalog: Path, out: Path, *arguments: str) -> subprocess.Popen[bytes]:

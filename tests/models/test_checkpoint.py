@@ -211,6 +211,15 @@ def test_the_steps_go_on_while_it_is_written(
         assert torch.equal(state["exp_avg"], expected)
 
 
+def test_without_room_for_a_copy_the_steps_wait(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(saving, "free_memory", lambda: 99)
+    monkeypatch.setattr(saving, "async_save", None)
+    write(tmp_path, world)
+    assert checkpoint.find(tmp_path, "last") == tmp_path / "step-3"
+
+
 def test_a_run_without_one_says_so(tmp_path: Path):
     with pytest.raises(CheckpointError, match="no checkpoint yet"):
         checkpoint.find(tmp_path, "best")

@@ -37,3 +37,13 @@ def after_steps(clip: float, ours: bool) -> torch.Tensor:
 def test_clipping_is_torch_s_own(clip: float) -> None:
     """Norms and weights are those of `clip_grad_norm_`, whose pass over the gradients is saved."""
     torch.testing.assert_close(after_steps(clip, True), after_steps(clip, False))
+
+
+def test_the_norm_of_a_large_gradient_is_exact() -> None:
+    """Its squares are not summed in float32, one after the other."""
+    weight = nn.Parameter(torch.zeros(1_000, 4_321))
+    weight.grad = torch.rand(1_000, 4_321, generator=torch.Generator().manual_seed(0))
+    model = nn.ParameterList([weight])
+    exact = float(weight.grad.double().norm())
+    norm = sharding.clip(model, torch.optim.AdamW(model.parameters(), fused=True), 1e9)
+    assert norm == pytest.approx(exact, rel=1e-6)

@@ -91,7 +91,13 @@ def documents(stores: Path, of_each: Entries, ranks: int | None) -> dict[str, di
             noise = {key: value for key, value in options.items() if key == "brain_noise"}
             options = noise if ranks is None else options
             key = f"{architecture} {noise}" if ranks is None else name
-            settings = {"steps": STEPS, "batch_size": BATCH, "warmup": 0.0, **small, **options}
+            settings = {
+                "steps": STEPS,
+                "batch_size": BATCH,
+                "learning_rate": 1e-4,
+                **small,
+                **options,
+            }
             if key not in found:
                 found[key] = resolve(entry, stores, options=settings).model_dump(mode="json")
     return found
