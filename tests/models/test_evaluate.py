@@ -86,6 +86,18 @@ class TestDocument:
                 assert row["value"] is None
                 assert row["n"] == 0
 
+    def test_every_band_of_the_sound_has_its_r(self, document: dict) -> None:
+        assert set(document["bands"]) == {"audio"}
+        bands = document["bands"]["audio"]["model"]
+        assert len(bands) == 20  # over both channels
+        (mean,) = (
+            row["value"]
+            for row in document["rows"]
+            if (row["predictor"], row["target"], row["metric"]) == ("model", "audio", "r")
+        )
+        assert np.mean(list(bands.values())) == pytest.approx(mean, abs=1e-6)
+        assert set(document["bands"]["audio"]["mean"].values()) == {None}
+
     def test_smuggled_is_the_sum_of_its_halves(self, document: dict) -> None:
         assert set(document["smuggled"]) == {"video", "audio"}
         for part in document["smuggled"].values():
