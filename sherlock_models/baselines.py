@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 from himalaya.backend import set_backend
-from himalaya.kernel_ridge import KernelRidgeCV
+from himalaya.kernel_ridge import KernelRidgeCV, MultipleKernelRidgeCV
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import KFold
 
@@ -25,6 +25,10 @@ DELAYS = (0, 1, 2, 3, 4)
 #: ridge penalties tried, over a kernel whose mean diagonal is 1
 ALPHAS = np.logspace(-4, 4, 17)
 FOLDS = 5
+#: random mixtures of the stimuli that banded ridge tries
+MIXTURES = 20
+#: principal components of every stimulus that pca-ridge keeps
+COMPONENTS = 20
 #: bytes a compressor's principal components may take
 _PCA_BYTES = 4e9
 
@@ -158,6 +162,8 @@ class DelayedRidge:
         TRs into the stimulus's past, counted from the TR that the lag pairs with the brain's.
     """
 
+    name = "delayed-ridge"
+
     def __init__(self, clock: Clock, delays: Sequence[int] = DELAYS) -> None:
         self.clock, self.delays = clock, tuple(delays)
 
@@ -198,7 +204,7 @@ class DelayedRidge:
             f"{len(self.train)} training TRs, {delays}, the penalty of each unit (median "
             f"{np.median(self.alphas):.2g}) by {FOLDS}-fold cross-validation over blocks of them"
         )
-        return Prediction("delayed-ridge", values, fitted_on)
+        return Prediction(self.name, values, fitted_on)
 
     def _kernel(self, features: list[ArrayLike], present: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Kernel of the delayed features, mean diagonal 1 over the training TRs: (T, T)."""
@@ -215,6 +221,90 @@ class DelayedRidge:
             there = np.flatnonzero(source >= 0)
             delayed[np.ix_(there, there)] += plain[np.ix_(source[there], source[there])]
         return delayed / max(float(np.diag(delayed)[self.train].mean()), 1e-12)
+
+
+class BandedRidge(DelayedRidge):
+    """The same with a penalty of its own for every stimulus, unit by unit.
+
+    Random mixtures of the stimuli's kernels are tried, each with every penalty, by cross-validation
+    over contiguous blocks of *training* TRs (Nunez-Elizalde, Huth & Gallant 2019, NeuroImage 197;
+    himalaya's random search). For two stimuli or more.
+    """
+
+    name = "banded-ridge"
+
+    def fit(
+        self, features: Iterable[ArrayLike], present: ArrayLike, train: ArrayLike, brain: ArrayLike
+    ) -> BandedRidge:
+        """Fit on training TRs; the parameters are those of :meth:`DelayedRidge.fit`."""
+        self.train = np.asarray(train, dtype=np.int64)
+        brain = np.asarray(brain, dtype=np.float32)
+        there = np.asarray(present, dtype=bool)
+        self.kernel = np.stack([self._kernel([values], there) for values in features])
+        self.mean = brain.mean(axis=0, dtype=np.float64).astype(np.float32)
+        set_backend("numpy")
+        self.ridge = MultipleKernelRidgeCV(
+            kernels="precomputed",
+            solver="random_search",
+            solver_params={"n_iter": MIXTURES, "alphas": ALPHAS, "progress_bar": False},
+            cv=KFold(min(FOLDS, len(self.train)), shuffle=False),
+            random_state=0,
+        )
+        self.ridge.fit(self.kernel[:, self.train][:, :, self.train], brain - self.mean)
+        self.shares: NDArray[np.float64] = _softmax(np.asarray(self.ridge.deltas_))
+        return self
+
+    def predict(self, test: ArrayLike) -> Prediction:
+        """Predict the brain at stimulus TRs ``test`` (plus the lag): values (t, U)."""
+        rows = self.kernel[:, np.asarray(test, dtype=np.int64)][:, :, self.train]
+        values = np.asarray(self.ridge.predict(rows) + self.mean, dtype=np.float32)
+        fitted_on = (
+            f"{len(self.train)} training TRs, a penalty for each of {len(self.kernel)} stimuli and "
+            f"unit by {FOLDS}-fold cross-validation over blocks of them ({MIXTURES} mixtures)"
+        )
+        return Prediction(self.name, values, fitted_on)
+
+
+def _softmax(logarithms: FloatArray) -> FloatArray:
+    """Weights of the kernels, (spaces, U), as himalaya's deltas have them, made to add up to 1."""
+    weight = np.exp(logarithms - logarithms.max(axis=0))
+    return np.asarray(weight / weight.sum(axis=0))
+
+
+class PcaRidge(DelayedRidge):
+    """The same on the first principal components of every stimulus over the *training* TRs."""
+
+    name = "pca-ridge"
+
+    def fit(
+        self, features: Iterable[ArrayLike], present: ArrayLike, train: ArrayLike, brain: ArrayLike
+    ) -> PcaRidge:
+        """Fit on training TRs; the parameters are those of :meth:`DelayedRidge.fit`."""
+        reduced = [_components(values, np.asarray(train, dtype=np.int64)) for values in features]
+        self.components = [values.shape[1] for values in reduced]
+        super().fit(reduced, present, train, brain)
+        return self
+
+    def predict(self, test: ArrayLike) -> Prediction:
+        """Predict the brain at stimulus TRs ``test`` (plus the lag): values (t, U)."""
+        found = super().predict(test)
+        kept = " and ".join(str(number) for number in self.components)
+        fitted_on = f"{kept} principal components of the stimuli; {found.fitted_on}"
+        return Prediction(self.name, found.values, fitted_on)
+
+
+def _components(values: ArrayLike, train: IntArray) -> NDArray[np.float32]:
+    """Scores (T, k) on the principal components of the rows ``train`` of a stimulus (T, ...)."""
+    flat = np.asarray(values, dtype=np.float32).reshape(len(np.asarray(values)), -1)
+    known = flat[train]
+    mean = known.mean(axis=0)
+    most = min(COMPONENTS, *known.shape)
+    power, axes = np.linalg.eigh(((known - mean) @ (known - mean).T).astype(np.float64))
+    power, axes = power[::-1][:most], axes[:, ::-1][:, :most]
+    kept = power > 1e-9 * power[0]
+    loadings = (known - mean).T @ (axes[:, kept] / np.sqrt(power[kept])).astype(np.float32)
+    scores: NDArray[np.float32] = (flat - mean) @ loadings
+    return scores
 
 
 class TrainingRows(Rows, Protocol):

@@ -202,24 +202,32 @@ class Baselines:
         self.notes: list[str] = []
         self.run_of_tr = run_index(data)
         self.group = group_brain(train, self.space)
-        self.ridge = self._ridge() if data.tables else None
+        self.ridges = self._ridges() if data.tables else {}
         self.pca = baselines.Reconstruction(_Rows(train), components) if components else None
         self.total, self.count = self._everyone()
 
-    def _ridge(self) -> baselines.Prediction:
+    def _ridges(self) -> dict[str, SeriesArray]:
+        """Predictions of the linear maps at the test TRs, each (t, U), by name."""
         data, train = self.test.data, self.train
         features = [data.stimulus_target(name, data.clock.tr()) for name in data.tables]
         present = np.logical_and.reduce([table.present for table in data.tables.values()])
         known = np.isfinite(self.group).any(axis=1)
-        ridge = baselines.DelayedRidge(data.clock).fit(
-            features, present, train.trs[known], np.nan_to_num(self.group[known])
-        )
-        found = ridge.predict(self.test.trs)
-        self.notes.append(
-            f"delayed-ridge: the mean brain of {len(train.subjects)} training subjects at "
-            f"{found.fitted_on}"
-        )
-        return found
+        brain = np.nan_to_num(self.group[known])
+        kinds: list[type[baselines.DelayedRidge]] = [baselines.DelayedRidge, baselines.PcaRidge]
+        if len(features) > 1:
+            kinds.append(baselines.BandedRidge)
+        else:
+            self.notes.append("banded-ridge: left out, there is one stimulus")
+        predictions = {}
+        for kind in kinds:
+            ridge = kind(data.clock).fit(features, present, train.trs[known], brain)
+            found = ridge.predict(self.test.trs)
+            predictions[found.name] = found.values
+            self.notes.append(
+                f"{found.name}: the mean brain of {len(train.subjects)} training subjects at "
+                f"{found.fitted_on}"
+            )
+        return predictions
 
     def of(self, subject: int) -> dict[str, SeriesArray]:
         """Predictions for one test subject, each (t, U)."""
@@ -240,8 +248,7 @@ class Baselines:
         for prediction in found:
             self._note(f"{prediction.name}: {prediction.fitted_on} of the subject")
         predictions = {prediction.name: prediction.values for prediction in found}
-        if self.ridge is not None:
-            predictions["delayed-ridge"] = self.ridge.values[rows]
+        predictions |= {name: values[rows] for name, values in self.ridges.items()}
         if self.pca is not None:
             back = self.pca.predict(self.space.measured(subject, trs))
             predictions[back.name] = back.values

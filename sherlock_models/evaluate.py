@@ -21,14 +21,16 @@ from sherlock_data.splits import make_split
 from sherlock_models import baselines, checkpoint
 from sherlock_models.brain_scores import BrainScores, brain_scores
 from sherlock_models.ceiling import Ceiling
+from sherlock_models.error_parts import MOST_FEATURES
 from sherlock_models.evaluation_store import ARRAYS, gather, write
-from sherlock_models.heldout import Reader, Side, make_blocks
+from sherlock_models.heldout import PREDICTED, Reader, Side, make_blocks
 from sherlock_models.heldout import run_index as run_of_tr
 from sherlock_models.run import CHECKPOINTS
 from sherlock_models.scores import DRAWS, Score, nan_mean, pearson_by_run
 from sherlock_models.significance import FDR, NULL_DRAWS
 from sherlock_models.sizes import BRAIN
 from sherlock_models.space import Space, UnitSpace, space_of
+from sherlock_models.stimuli import feature_groups
 from sherlock_models.stimulus_scores import Table, smuggled, stimulus_scores
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def evaluate(
     dict
         `run`, `split`, `rows` (`predictor`, `target`, `metric`, `value`, `low`, `high`, `n`) as
         the contract has them; beside these `step` (of the judged checkpoint), `held_out`,
-        `ceiling`, `canary`, `smuggled` and `notes`.
+        `ceiling`, `canary`, `smuggled`, `bands` (r over time of every band of a sound) and `notes`.
         Undefined is None.
     """
     say("reading the data and the best checkpoint")
@@ -96,6 +98,7 @@ def evaluate(
         "ceiling": _ceiling(ceiling),
         "canary": canaries,
         "smuggled": smuggled(movie),
+        "bands": _bands(run, movie),
         "notes": [*_notes(run, test, draws, null_draws), *brain_notes, *movie_notes],
     }
     document = _plain(document)
@@ -261,6 +264,25 @@ def _ceiling(ceiling: Ceiling) -> dict[str, Any]:
         "upper": float(nan_mean(ceiling.upper)),
         "units": int(np.isfinite(ceiling.usable).sum()),
     }
+
+
+def _bands(run: Run, movie: Table) -> dict[str, dict[str, dict[str, float]]]:
+    """R over time by stimulus, predictor and band (or feature), the mean over channels."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, predictors in movie.items():
+        if run.data.tables[name].is_video:
+            continue
+        size = len(predictors[PREDICTED].unit_r)
+        groups = np.array(feature_groups(run.config.data, name, size))
+        known = list(dict.fromkeys(groups.tolist()))
+        if len(known) <= MOST_FEATURES:
+            found[name] = {
+                predictor: {
+                    group: float(nan_mean(scores.unit_r[groups == group])) for group in known
+                }
+                for predictor, scores in predictors.items()
+            }
+    return found
 
 
 def _notes(run: Run, test: Side, draws: int, null_draws: int) -> list[str]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sherlock_data import store
 from sherlock_models import stimuli
 from sherlock_models.error_parts import ErrorParts, PictureParts, VectorParts, part_variance
 from sherlock_models.first_layer import CutDecoder
@@ -62,18 +61,5 @@ def _parts(run: Run, sizes: Sizes, name: str, whole_only: bool) -> ErrorParts:
     shape = sizes.output_shape(name)
     if len(shape) == 3:
         return PictureParts(name, (shape[0], shape[1], shape[2]), whole_only)
-    return VectorParts(name, _groups(run.config.data, name, shape[0]), whole_only)
-
-
-def _groups(folder: str, name: str, features: int) -> list[str]:
-    """Group of every feature: a sound's band over its channels, else the feature's own name."""
-    if name == "annotations":
-        return stimuli.feature_names(folder, name)
-    data = store.open_store(f"{folder.rstrip('/')}/{stimuli.store_of(folder, name)}.zarr")
-    variable = data[stimuli.ALIASES.get(name, name)].transpose("time", ...)
-    shape, last = variable.shape[1:], str(variable.dims[-1])
-    if len(shape) < 2:
-        return stimuli.feature_names(folder, name)
-    labels = data[last].values if last in data.coords else range(shape[-1])
-    groups = [f"{last} {label}" for label in labels]
-    return (groups * int(np.prod(shape[:-1])))[:features]
+    groups = stimuli.feature_groups(run.config.data, name, shape[0])
+    return VectorParts(name, groups, whole_only)

@@ -228,6 +228,20 @@ def feature_names(folder: str, name: str) -> list[str]:
     return labels
 
 
+def feature_groups(folder: str, name: str, features: int) -> list[str]:
+    """Group of every feature: a sound's band over its channels, else the feature's own name."""
+    if name == "annotations":
+        return feature_names(folder, name)
+    data = store.open_store(f"{folder.rstrip('/')}/{store_of(folder, name)}.zarr")
+    variable = data[ALIASES.get(name, name)].transpose("time", ...)
+    shape, last = variable.shape[1:], str(variable.dims[-1])
+    if len(shape) < 2:
+        return feature_names(folder, name)
+    labels = data[last].values if last in data.coords else range(shape[-1])
+    groups = [f"{last} {label}" for label in labels]
+    return (groups * int(np.prod(shape[:-1])))[:features]
+
+
 def _columns(variable: xr.DataArray) -> int:
     return int(np.prod([n for dim, n in variable.sizes.items() if dim != "time"], dtype=int))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from sherlock_data.timing import Clock, Run
@@ -102,6 +103,45 @@ class TestDelayedRidge:
         assert min(r) > 0.9
 
 
+class TestBandedRidge:
+    def test_a_stimulus_that_says_nothing_is_penalised_away(self, rng: np.random.Generator) -> None:
+        told, noise = rng.standard_normal((120, 4)), rng.standard_normal((120, 300))
+        brain = told @ rng.standard_normal((4, 3)) + 0.3 * rng.standard_normal((120, 3))
+        fitted = [
+            kind(CLOCK, (0,)).fit([told, noise], PRESENT, TRAIN, brain[TRAIN])
+            for kind in (baselines.DelayedRidge, baselines.BandedRidge)
+        ]
+        plain, banded = (
+            np.square(model.predict(TEST).values - brain[TEST]).mean() for model in fitted
+        )
+        assert banded < 0.85 * plain
+        assert (fitted[1].shares[0] > fitted[1].shares[1]).all()
+
+    def test_with_one_stimulus_it_is_the_plain_ridge(self, rng: np.random.Generator) -> None:
+        features, brain = rng.standard_normal((120, 6)), rng.standard_normal((120, 4))
+        plain, banded = (
+            kind(CLOCK).fit([features], PRESENT, TRAIN, brain[TRAIN]).predict(TEST).values
+            for kind in (baselines.DelayedRidge, baselines.BandedRidge)
+        )
+        np.testing.assert_allclose(banded, plain, atol=1e-4)
+
+
+class TestPcaRidge:
+    def test_components_are_scikit_learns_up_to_their_sign(self, rng: np.random.Generator) -> None:
+        values = rng.standard_normal((120, 40)) @ rng.standard_normal((40, 40))
+        found = baselines._components(values, TRAIN)
+        expected = PCA(baselines.COMPONENTS, svd_solver="full").fit(values[TRAIN]).transform(values)
+        np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
+
+    def test_all_components_are_the_plain_ridge(self, rng: np.random.Generator) -> None:
+        features, brain = rng.standard_normal((120, 6)), rng.standard_normal((120, 4))
+        plain, reduced = (
+            kind(CLOCK).fit([features], PRESENT, TRAIN, brain[TRAIN]).predict(TEST).values
+            for kind in (baselines.DelayedRidge, baselines.PcaRidge)
+        )
+        np.testing.assert_allclose(reduced, plain, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "predict",
     [
@@ -116,6 +156,20 @@ class TestDelayedRidge:
                 baselines.DelayedRidge(CLOCK).fit([f], PRESENT, TRAIN, b[TRAIN]).ridge.dual_coef_
             ),
             id="delayed ridge",
+        ),
+        pytest.param(
+            lambda f, b: (
+                baselines.BandedRidge(CLOCK)
+                .fit([f[:, :3], f[:, 3:]], PRESENT, TRAIN, b[TRAIN])
+                .ridge.dual_coef_
+            ),
+            id="banded ridge",
+        ),
+        pytest.param(
+            lambda f, b: (
+                baselines.PcaRidge(CLOCK).fit([f], PRESENT, TRAIN, b[TRAIN]).ridge.dual_coef_
+            ),
+            id="PCA ridge",
         ),
     ],
 )

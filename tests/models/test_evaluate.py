@@ -57,6 +57,8 @@ class TestDocument:
             pytest.param("mean", "brain", BRAIN, id="mean brain"),
             pytest.param("time-index", "brain", BRAIN, id="time index"),
             pytest.param("delayed-ridge", "brain", BRAIN, id="delayed ridge"),
+            pytest.param("banded-ridge", "brain", BRAIN, id="banded ridge"),
+            pytest.param("pca-ridge", "brain", BRAIN, id="PCA ridge"),
             pytest.param("other-subjects", "brain", BRAIN, id="other subjects"),
             pytest.param("model", "video", VIDEO, id="predicted brain"),
             pytest.param("model/noisy-brain", "video", VIDEO, id="noisy brain"),
@@ -83,6 +85,18 @@ class TestDocument:
             if row["predictor"] in ("mean", "mean-frame") and row["metric"] == "r":
                 assert row["value"] is None
                 assert row["n"] == 0
+
+    def test_every_band_of_the_sound_has_its_r(self, document: dict) -> None:
+        assert set(document["bands"]) == {"audio"}
+        bands = document["bands"]["audio"]["model"]
+        assert len(bands) == 20  # over both channels
+        (mean,) = (
+            row["value"]
+            for row in document["rows"]
+            if (row["predictor"], row["target"], row["metric"]) == ("model", "audio", "r")
+        )
+        assert np.mean(list(bands.values())) == pytest.approx(mean, abs=1e-6)
+        assert set(document["bands"]["audio"]["mean"].values()) == {None}
 
     def test_smuggled_is_the_sum_of_its_halves(self, document: dict) -> None:
         assert set(document["smuggled"]) == {"video", "audio"}
@@ -164,7 +178,9 @@ def test_held_out_brains_do_not_change_the_baselines(judged: Path) -> None:
     raw[:, torch.from_numpy(held)] += 50 * torch.rand(raw[:, held].shape)
     changed = replace(data, brains=replace(data.brains, raw=raw))
     after = Baselines(Side.of(changed, "train"), Side.of(changed, "test"))
-    np.testing.assert_array_equal(after.ridge.values, before.ridge.values)
+    assert set(before.ridges) == {"delayed-ridge", "pca-ridge", "banded-ridge"}
+    for name, values in before.ridges.items():
+        np.testing.assert_array_equal(after.ridges[name], values)
     for name in ("mean", "time-index"):
         np.testing.assert_array_equal(after.of(0)[name], before.of(0)[name])
     assert not np.array_equal(after.of(0)["other-subjects"], before.of(0)["other-subjects"])

@@ -21,6 +21,7 @@ from sherlock_models.lesion import MODES, lesion, lesioned
 from sherlock_models.lesion_brain import Replacing
 from sherlock_models.lesion_store import is_current, load_lesions, save
 from sherlock_models.lesion_study import Study
+from sherlock_models.lesion_tests import apart
 from sherlock_models.resolve import resolve
 from sherlock_models.retrain import retrain
 from sherlock_models.run import Run, load
@@ -167,6 +168,36 @@ def test_an_effect_is_the_error_of_the_model_run_again(toy: Run) -> None:
     assert float(found["effect"].sel(unit=name, target="video")) == pytest.approx(
         squares / samples / variance, rel=1e-3, abs=1e-6
     )
+
+
+def test_the_measured_gain_is_that_of_the_group_upright_and_upside_down(
+    toy: Run, lesions: xr.Dataset
+) -> None:
+    study = Study.of(toy, "parcels")
+    unit = study.units[2]
+    reader, test, (column,) = Reader(toy, study.replacing.test), study.replacing.test, unit.index
+    runs = toy.data.brains.run.numpy()
+    kept = study.blocks.trs[apart(study.blocks, study.autocorrelation)]
+    gain, samples = 0.0, 0
+    # sub-02 lacks signal in another parcel, so that its prediction is its own
+    for subjects in ([0, 2], [1]):
+        own = {s: test.of_subject(s) for s in subjects}
+        activity = np.full((len(subjects), len(toy.data.clock.tr())), np.nan)
+        for row, (subject, trs) in enumerate(own.items()):
+            measured = test.measured(subject, trs)[:, column].astype(np.float64)
+            for run in np.unique(runs[trs]):
+                measured[runs[trs] == run] -= measured[runs[trs] == run].mean()
+            activity[row, trs] = measured
+        for subject, trs in own.items():
+            trs = trs[np.isin(trs, kept)]
+            brain = reader.predicted(subject)[np.isin(own[subject], kept)].copy()
+            truth = toy.data.stimulus_target("video", trs)
+            for sign in (-1, 1):
+                brain[:, column] = sign * np.nanmean(activity[:, trs], axis=0)
+                gain -= sign * np.square(reader.decode(brain)["video"] - truth).sum()
+            samples += len(trs)
+    found = float(lesions["measured_gain"].sum("block").sel(unit=unit.name, target="video"))
+    assert found == pytest.approx(gain / samples / study.variance[0], rel=1e-3, abs=1e-6)
 
 
 def test_a_measured_brain_is_read_subject_by_subject(toy: Run) -> None:
