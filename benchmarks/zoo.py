@@ -269,7 +269,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "size": args.size,
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[2],
         "date": time.strftime("%Y-%m-%d"),
         "versions": versions(),
         "draws": DRAWS,

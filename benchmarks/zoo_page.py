@@ -14,8 +14,8 @@ Row = Mapping[str, Any]
 PAGE = """\
 # The zoo on the demo data
 
-*Made by `python benchmarks/zoo.py --page docs/zoo.md` on {cores} cores, {date}: {versions}. Do not
-edit: make it again.*
+*Made by `python benchmarks/zoo.py --page docs/zoo.md` on {cores} cores (load average {load:.0f} in
+its last quarter of an hour), {date}: {versions}. Do not edit: make it again.*
 
 Every entry of the catalogue, trained on the data of `sherlock-data synth --size {size}`
 ({subjects} subjects, one fold, batches of {batch}) for some minutes at most, and judged on the
@@ -68,6 +68,7 @@ def page(document: Row) -> str:
     trs = sorted({row["test_trs"] for row in rows})
     return PAGE.format(
         cores=document["cores"],
+        load=document["load"],
         date=document["date"],
         versions=", ".join(f"{name} {version}" for name, version in document["versions"].items()),
         size=document["size"],

@@ -192,6 +192,8 @@ def _print_machines(row: dict[str, Any]) -> None:
     groups = [
         (
             f"{here['gpus']} x {here['machine']}",
+            here["parallel"],
+            console.size(here["peak"]) + ("" if here["fits"] else " !"),
             console.size(here["sent"]),
             _time(here["compute_s"]),
             _time(here["communication_s"]),
@@ -201,8 +203,11 @@ def _print_machines(row: dict[str, Any]) -> None:
         for machine in row["machines"]
         for here in machine["scaling"]
     ]
-    columns = ("sharded over", "sent", "sums >=", "links >=", "faster <=", "larger batch <=")
-    console.print_table("", columns, groups, numeric=range(1, 6))
+    columns = ("spread over", "parallel", "memory of each", "sent", "sums >=", "links >=")
+    columns += ("faster <=", "larger batch <=")
+    console.print_table("", columns, groups, numeric=range(2, 8))
+    if any(not here["fits"] for machine in row["machines"] for here in machine["scaling"]):
+        console.tell("! more than the card has")
 
 
 def _times(factor: float | None) -> str:

@@ -56,11 +56,17 @@ class Machine:
         """FLOP/s of a precision."""
         return self.flops_bf16 if precision == "bf16" else self.flops_fp32
 
-    def joined(self, ranks: int) -> float | None:
-        """Bytes/s per GPU between so many of them; the slowest link decides."""
-        if ranks <= GPUS_PER_NODE or self.link is None or self.network is None:
-            return self.link
-        return min(self.link, self.network)
+    def transfer_s(self, inside: int, between: int) -> float | None:
+        """Shortest time for a GPU's bytes within a machine and through the network, at once.
+
+        None where a link that is needed is unknown.
+        """
+        times = []
+        for nbytes, rate in ((inside, self.link), (between, self.network)):
+            if nbytes and rate is None:
+                return None
+            times.append(nbytes / rate if rate else 0.0)
+        return max(times)
 
     @property
     def usable(self) -> int:

@@ -21,11 +21,17 @@ from sherlock_models.memory import free_memory
 from sherlock_models.prepare import Training, prepare
 from sherlock_models.resolve import settable
 from sherlock_models.saving import COPY_SHARE, FILE_BYTES
-from sherlock_models.scaling import Share
+from sherlock_models.scaling import Parallel, Share
 from sherlock_models.step_trace import FLOAT32, Part
 
-#: GPUs over which a step is spread to see how far it scales: one machine, and eight of them
-SCALED = (8, 64)
+#: GPUs over which a step is spread to see how far it scales, and how: one machine, eight of them
+SCALED: tuple[tuple[int, Parallel], ...] = (
+    (8, "fsdp"),
+    (8, "ddp"),
+    (64, "fsdp"),
+    (64, "ddp"),
+    (64, "hybrid"),
+)
 #: weights and moments of a checkpoint, float32
 CHECKPOINT_BYTES = 3 * FLOAT32
 #: checkpoints on disk at one time beside those of `keep`: `last`, `best`, and the one being written
@@ -213,7 +219,8 @@ def _on(training: Training, machine: Machine, gpus: int) -> dict[str, Any]:
     usable = machine.usable
     alone, share = training.share(1), training.share(gpus)
     several = gpus > 1
-    step, first = (s.step_s(machine, shards=several) for s in (share, alone))
+    way: Parallel = "fsdp" if several else "ddp"
+    step, first = share.step_s(machine, way), alone.step_s(machine, "ddp")
     steps = training.extent.training_samples / training.config.batch_size
     # bf16 is FSDP's mixed precision, on one GPU too
     held = share.sharded if several or share.precision == "bf16" else share.unsharded
@@ -227,34 +234,38 @@ def _on(training: Training, machine: Machine, gpus: int) -> dict[str, Any]:
         "data_fits_beside": held + training.data <= usable,
         "gpus_needed": training.needed(usable, lambda s: s.unsharded),
         "gpus_needed_sharded": training.needed(usable, lambda s: s.sharded),
-        "compute_s": share.compute_s(machine, shards=several),
-        "sent": share.sent(shards=several),
-        "communication_s": share.communication_s(machine, shards=several),
+        "compute_s": share.compute_s(machine, way),
+        "sent": share.sent(way).whole,
+        "communication_s": share.communication_s(machine, way),
         "step_s": step,
         "samples_per_s": training.config.batch_size / step if step else None,
         "speed_up": first / step if first and step else None,
         "hours": steps * claims.EPOCHS * step / 3600 if step else None,
-        "scaling": [_scaled(training, machine, ranks) for ranks in SCALED],
+        "scaling": [_scaled(training, machine, ranks, way) for ranks, way in SCALED],
     }
 
 
-def _scaled(training: Training, machine: Machine, ranks: int) -> dict[str, Any]:
-    """One entry sharded over so many of one machine, the global batch as it is and N times it."""
-    alone = training.share(1)
-    share = training.share(ranks)
-    larger = Share(ranks, alone.footprint, alone.precision, share.gathered * ranks)
+def _scaled(training: Training, machine: Machine, ranks: int, parallel: Parallel) -> dict[str, Any]:
+    """One entry over so many of one machine, the global batch as it is and N times it."""
+    alone, share = training.share(1), training.share(ranks)
+    gathered = share.gathered * ranks
+    larger = Share(ranks, alone.footprint, alone.precision, gathered)
     first, step, whole = (
-        alone.step_s(machine, shards=False),
-        share.step_s(machine, shards=True),
-        larger.step_s(machine, shards=True),
+        alone.step_s(machine, "ddp"),
+        share.step_s(machine, parallel),
+        larger.step_s(machine, parallel),
     )
+    sent = share.sent(parallel)
     return {
         "machine": machine.name,
         "gpus": ranks,
-        "peak": share.sharded,
-        "sent": share.sent(shards=True),
-        "compute_s": share.compute_s(machine, shards=True),
-        "communication_s": share.communication_s(machine, shards=True),
+        "parallel": parallel,
+        "peak": share.peak(parallel),
+        "fits": share.peak(parallel) <= machine.usable,
+        "sent": sent.whole,
+        "sent_between_machines": sent.between,
+        "compute_s": share.compute_s(machine, parallel),
+        "communication_s": share.communication_s(machine, parallel),
         "step_s": step,
         "speed_up": first / step if first and step else None,
         "speed_up_larger_batch": ranks * first / whole if first and whole else None,
@@ -272,16 +283,17 @@ def _claims(
     ]
     for gpus in (1, claims.SETUP_GPUS):
         share = training.share(gpus)
+        way: Parallel = "fsdp" if gpus > 1 else "ddp"
         machine = machines[0] if machines else None
-        step = share.step_s(machine, shards=gpus > 1) if machine else None
+        step = share.step_s(machine, way) if machine else None
         if machine is None or step is None or entry not in claims.CLAIMS:
             continue
         samples = training.extent.training_samples
         hours = samples / training.config.batch_size * claims.EPOCHS * step / 3600
         said.append(claims.about_hours(entry, hours, gpus, machine.name, step, samples))
         if gpus > 1:
-            alone = training.share(1).step_s(machine, shards=False) or math.nan
-            sending = share.communication_s(machine, shards=True) or 0.0
-            compute = share.compute_s(machine, shards=True) or 0.0
+            alone = training.share(1).step_s(machine, "ddp") or math.nan
+            sending = share.communication_s(machine, way) or 0.0
+            compute = share.compute_s(machine, way) or 0.0
             said.append(claims.about_speed_up(alone / step, sending, compute))
     return [claim for claim in said if claim is not None]

@@ -1,21 +1,43 @@
 """A step shared by several ranks: memory of each, bytes between them, time.
 
-Legend: N = ranks, P = trainable parameters, G = samples of the global batch, U = units of the brain
-layer, b = parameters of a block that is sharded on its own, c = bytes of a number that is computed
-with: 4 in fp32, 2 in bf16.
+Legend: N = R S ranks on R machines with S each, P = trainable parameters, G = samples of the global
+batch, U = units of the brain layer, b = parameters of a block that is sharded on its own, c = bytes
+of a number that is computed with: 4 in fp32, 2 in bf16.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from sherlock_models.footprint import Footprint
-from sherlock_models.machines import Machine
+from sherlock_models.machines import GPUS_PER_NODE, Machine
 from sherlock_models.step_trace import FLOAT32
 
 #: copies of a gradient that cross the links when all ranks must have the sum: there and back
 _ALL_REDUCE = 2
+#: everything on every rank; divided among all; divided among a machine's, with a replica for each
+Parallel = Literal["ddp", "fsdp", "hybrid"]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes that a rank sends in a step, as many as it receives.
+
+    Attributes
+    ----------
+    inside, between : int
+        To ranks of its machine, and through its share of the machine's network.
+    """
+
+    inside: int
+    between: int
+
+    @property
+    def whole(self) -> int:
+        """All of them."""
+        return self.inside + self.between
 
 
 @dataclass(frozen=True)
@@ -49,16 +71,25 @@ class Share:
 
     @property
     def sharded(self) -> int:
-        """Bytes of a rank that holds its N-th of weights, gradients and moments (FSDP2).
+        """Bytes of a rank that holds its N-th of weights, gradients and moments (FSDP2)."""
+        return self._divided(self.ranks)
+
+    def peak(self, parallel: Parallel) -> int:
+        """Bytes of a rank; `hybrid` divides by the ranks of a machine alone."""
+        inside = min(self.ranks, GPUS_PER_NODE)
+        return self._divided({"ddp": 1, "fsdp": self.ranks, "hybrid": inside}[parallel])
+
+    def _divided(self, shards: int) -> int:
+        """Bytes where so many ranks hold a replica between them.
 
         On top of them, for one block at a time, all of its weights, its gradient and the float32
         copy of that which is sent off, and the weights of the next block, which are on their way;
         and the activations.
         """
         one = self.footprint
-        if self.ranks == 1 and self.precision == "fp32":
+        if shards == 1 and self.precision == "fp32":
             return one.peak
-        held = (one.weights + one.gradients + one.optimizer) // self.ranks
+        held = (one.weights + one.gradients + one.optimizer) // shards
         return held + one.activations + self._transient()
 
     def _transient(self) -> int:
@@ -67,33 +98,50 @@ class Share:
         most = max((2 * self.number + FLOAT32) * b + self.number * next_ for next_, b in pairs)
         return most + self.number * root
 
-    def sent(self, *, shards: bool) -> int:
-        """Bytes that a rank sends in a step, as many as it receives.
+    def sent(self, parallel: Parallel) -> Traffic:
+        """Bytes of a step's collectives, per rank.
 
-        Sharded, the weights are gathered for the forward and for the backward pass and the
-        gradients scattered, in float32: (N - 1) / N P (2 c + 4). Unsharded, the gradients are
-        summed everywhere: 2 (N - 1) / N 4 P. Both with the ring or better (Rabenseifner 2004).
+        A ring, or better, moves (N - 1) / N of what it gathers or scatters past each rank, and all
+        of a sum twice (Rabenseifner 2004); of several machines the ring is two rings, so that
+        each byte enters a machine once: (S - 1) / S inside, (R - 1) / R by its S ports together.
+
+        ========  ==================================================================  =============
+        way       what moves                                                          bytes
+        ========  ==================================================================  =============
+        `ddp`     the sum of the gradients                                            2 x 4 P
+        `fsdp`    weights, gathered for the forward and the backward pass; gradients  2 c P + 4 P
+        `hybrid`  the same inside; between machines the sum of each rank's gradients  2 x 4 P / S
+        any       residuals of the noisy brain channel, gathered                      4 G U
+        ========  ==================================================================  =============
         """
-        each = 2 * self.number + FLOAT32 if shards else _ALL_REDUCE * FLOAT32
-        whole = each * self.footprint.trainable + self.gathered
-        return whole * (self.ranks - 1) // self.ranks
+        inside, machines = min(self.ranks, GPUS_PER_NODE), -(-self.ranks // GPUS_PER_NODE)
+        gradients = _ALL_REDUCE * FLOAT32 * self.footprint.trainable
+        shards = (2 * self.number + FLOAT32) * self.footprint.trainable
+        near = gradients if parallel == "ddp" else shards
+        far = shards if parallel == "fsdp" else gradients
+        return Traffic(
+            (near + self.gathered) * (inside - 1) // inside,
+            (far + self.gathered) * (machines - 1) // (machines * inside),
+        )
 
-    def compute_s(self, machine: Machine, *, shards: bool) -> float | None:
+    def compute_s(self, machine: Machine, parallel: Parallel) -> float | None:
         """Shortest time of a rank's own work; None where the machine's speed is unknown."""
         flops = machine.flops(self.precision)
         if flops is None or machine.bandwidth is None:
             return None
-        return self.footprint.seconds(flops, machine.bandwidth, self.ranks if shards else 1)
+        inside = min(self.ranks, GPUS_PER_NODE)
+        shards = {"ddp": 1, "fsdp": self.ranks, "hybrid": inside}[parallel]
+        return self.footprint.seconds(flops, machine.bandwidth, shards)
 
-    def communication_s(self, machine: Machine, *, shards: bool) -> float | None:
-        """Shortest time of what is sent; None where the links are unknown."""
+    def communication_s(self, machine: Machine, parallel: Parallel) -> float | None:
+        """Shortest time of what is sent, links and network at work together; None if unknown."""
         if self.ranks == 1:
             return 0.0
-        joined = machine.joined(self.ranks)
-        return None if joined is None else self.sent(shards=shards) / joined
+        sent = self.sent(parallel)
+        return machine.transfer_s(sent.inside, sent.between)
 
-    def step_s(self, machine: Machine, *, shards: bool) -> float | None:
+    def step_s(self, machine: Machine, parallel: Parallel) -> float | None:
         """Shortest time of a step: what is sent hides behind the work, as far as it can."""
-        compute = self.compute_s(machine, shards=shards)
-        sending = self.communication_s(machine, shards=shards)
+        compute = self.compute_s(machine, parallel)
+        sending = self.communication_s(machine, parallel)
         return None if compute is None or sending is None else max(compute, sending)

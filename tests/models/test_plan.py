@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from sherlock_models.footprint import Footprint, measure
 from sherlock_models.machines import MACHINES, Machine, machine
 from sherlock_models.plan import plan
 from sherlock_models.resolve import described
-from sherlock_models.scaling import Share
+from sherlock_models.scaling import Share, Traffic
 from sherlock_models.sizes import Sizes
 from sherlock_models.step_trace import HEAP_BLOCK, StepTrace
 from sherlock_models.zoo import build_model
@@ -155,10 +157,38 @@ class TestTime:
 
     def test_what_is_sent(self) -> None:
         share = Share(4, self.footprint, "fp32")
-        assert share.sent(shards=True) == 12 * 100 * 3 // 4
-        assert share.sent(shards=False) == 8 * 100 * 3 // 4
-        assert Share(4, self.footprint, "bf16").sent(shards=True) == 8 * 100 * 3 // 4
-        assert Share(1, self.footprint, "fp32").sent(shards=True) == 0
+        assert share.sent("fsdp") == Traffic(12 * 100 * 3 // 4, 0)
+        assert share.sent("ddp") == Traffic(8 * 100 * 3 // 4, 0)
+        assert share.sent("hybrid") == share.sent("fsdp")  # one machine
+        assert Share(4, self.footprint, "bf16").sent("fsdp") == Traffic(8 * 100 * 3 // 4, 0)
+        assert Share(1, self.footprint, "fp32").sent("fsdp") == Traffic(0, 0)
+
+    @pytest.mark.parametrize(
+        ("parallel", "precision", "inside", "between"),
+        [
+            # 64 ranks: 7/8 of what moves stays inside, 7/8 of an eighth goes through each port
+            pytest.param("ddp", "fp32", 8 * 100 * 7 / 8, 8 * 100 * 7 / 64, id="sum of gradients"),
+            pytest.param("fsdp", "fp32", 12 * 100 * 7 / 8, 12 * 100 * 7 / 64, id="4 + 4 + 4 bytes"),
+            pytest.param("fsdp", "bf16", 8 * 100 * 7 / 8, 8 * 100 * 7 / 64, id="2 + 2 + 4 bytes"),
+            pytest.param("hybrid", "fp32", 12 * 100 * 7 / 8, 8 * 100 * 7 / 64, id="one of each"),
+        ],
+    )
+    def test_what_is_sent_between_machines(
+        self, parallel: str, precision: str, inside: float, between: float
+    ) -> None:
+        sent = Share(64, self.footprint, precision).sent(parallel)
+        assert sent == Traffic(int(inside), int(between))
+
+    def test_both_rings_together_move_what_one_ring_would(self) -> None:
+        sent = Share(64, self.footprint, "fp32").sent("fsdp")
+        assert sent.whole == pytest.approx(12 * 100 * 63 / 64, abs=1)
+
+    def test_residuals_of_the_noisy_channel_go_everywhere(self) -> None:
+        quiet = Share(64, self.footprint, "fp32")
+        noisy = Share(64, self.footprint, "fp32", gathered=6_400)
+        for parallel in ("ddp", "fsdp", "hybrid"):
+            more = noisy.sent(parallel).whole - quiet.sent(parallel).whole
+            assert more == pytest.approx(6_400 * 63 / 64, abs=2)
 
     def test_sharding_divides_what_is_held_but_not_activations(self) -> None:
         share = Share(4, self.footprint, "fp32")
@@ -166,22 +196,33 @@ class TestTime:
         assert share.sharded == 1_600 // 4 + 200 + max(12 * 60, 12 * 40 + 4 * 60)
         assert Share(1, self.footprint, "fp32").sharded == share.unsharded
 
+    def test_hybrid_divides_by_the_ranks_of_a_machine(self) -> None:
+        eight, many = Share(8, self.footprint, "fp32"), Share(64, self.footprint, "fp32")
+        assert many.peak("hybrid") == eight.peak("fsdp") == eight.sharded
+        assert many.peak("fsdp") == eight.sharded - 1_600 // 8 + 1_600 // 64
+        assert many.peak("ddp") == many.unsharded
+
     def test_the_slower_of_work_and_links_decides(self) -> None:
         share = Share(4, self.footprint, "fp32")
-        assert share.communication_s(ROUND, shards=True) == 180.0
-        assert share.step_s(ROUND, shards=True) == 180.0
-        assert Share(1, self.footprint, "fp32").step_s(ROUND, shards=False) == 435.0
+        assert share.communication_s(ROUND, "fsdp") == 180.0
+        assert share.step_s(ROUND, "fsdp") == 180.0
+        # 120 s on the links, 30 + 5 s of work and 400 s of an update that nobody shares
+        assert share.step_s(ROUND, "ddp") == 435.0
+        assert Share(1, self.footprint, "fp32").step_s(ROUND, "ddp") == 435.0
+
+    def test_the_slower_of_links_and_network_decides(self) -> None:
+        share = Share(64, self.footprint, "fp32")  # 1,050 bytes inside, 131 between
+        slow = replace(ROUND, network=0.5)
+        assert share.communication_s(replace(ROUND, network=5.0), "fsdp") == 1_050 / 5
+        assert share.communication_s(slow, "fsdp") == 131 / 0.5
+        assert share.communication_s(ROUND, "fsdp") is None  # no network is known
 
     def test_unknown_speed_is_no_speed(self) -> None:
         unknown = Machine("cpu", 1_000, None, None, None)
-        assert Share(1, self.footprint, "fp32").step_s(unknown, shards=False) is None
+        assert Share(1, self.footprint, "fp32").step_s(unknown, "ddp") is None
 
 
 class TestMachines:
-    def test_the_network_decides_beyond_one_machine(self) -> None:
-        assert MACHINES["h100"].joined(8) == MACHINES["h100"].link
-        assert MACHINES["h100"].joined(64) == MACHINES["h100"].network
-
     def test_the_caller_knows_better(self) -> None:
         assert machine("a6000", flops=1e12).flops("fp32") == 1e12
         assert machine("A6000").memory == MACHINES["a6000"].memory
@@ -202,7 +243,9 @@ def test_more_gpus_are_needed_where_memory_is_short() -> None:
 
 def test_larger_batches_scale_better() -> None:
     [row] = plan([MACHINES["a6000"]], entries=["dense-voxels-slim"], options={"batch_size": 32})
-    eight = next(s for s in row["machines"][0]["scaling"] if s["gpus"] == 8)
+    scaling = {(s["gpus"], s["parallel"]): s for s in row["machines"][0]["scaling"]}
+    assert scaling.keys() == {*product((8, 64), ("fsdp", "ddp")), (64, "hybrid")}
+    eight = scaling[8, "fsdp"]
     assert eight["speed_up"] < 1 < 8  # PCIe: slower than one GPU
     assert eight["speed_up_larger_batch"] > eight["speed_up"]
     assert math.isclose(eight["step_s"], max(eight["compute_s"], eight["communication_s"]))
