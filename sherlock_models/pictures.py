@@ -23,7 +23,7 @@ from sherlock_models.history import MEAN_SCORE, Curve
 
 #: Okabe & Ito (2008), without the ones too pale for a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MAP = "cividis"
+MAP, SIGNED_MAP = "cividis", "RdBu_r"
 DPI = 110
 #: points a curve is drawn with
 _BINS = 200
@@ -124,6 +124,34 @@ def glass_brain(image: Any, title: str, alt: str) -> Picture:
                 plot_abs=False,
                 black_bg=mode == "dark",
                 title=title,
+            )
+        return figure
+
+    return _both(draw, alt)
+
+
+def signed_brain(image: Any, alt: str) -> Picture:
+    """Draw a map with both signs in MNI space through a transparent head."""
+
+    def draw(mode: str) -> Figure:
+        from nilearn import plotting
+
+        figure = Figure(figsize=(9, 2.7))
+        top = max(float(np.nanmax(np.abs(np.asarray(image.dataobj)))), 1e-6)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            plotting.plot_glass_brain(
+                image,
+                figure=figure,
+                display_mode="lyrz",
+                cmap=SIGNED_MAP,
+                colorbar=True,
+                threshold=0.05 * top,
+                vmin=-top,
+                vmax=top,
+                symmetric_cbar=True,
+                plot_abs=False,
+                black_bg=mode == "dark",
             )
         return figure
 

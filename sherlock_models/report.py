@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,14 @@ from sherlock_models.evaluate import load_evaluation
 from sherlock_models.heldout import PREDICTED
 from sherlock_models.history import curves
 from sherlock_models.pictures import Picture
+from sherlock_models.report_lesions import (
+    dissociations,
+    effect_maps,
+    lesion_tables,
+    matrix,
+    read_lesions,
+)
+from sherlock_models.report_regions import find_regions, stills, volumes
 from sherlock_models.reproduce import commands
 from sherlock_models.verdict import Table, number, verdicts, with_interval
 
@@ -65,7 +74,7 @@ def write_report(run: Run, truth: Path | None = None) -> Path:
     Returns
     -------
     Path
-        The page: no script, nothing from a network, under 10 MB.
+        The page: nothing from a network, under 10 MB; it reads without its script, too.
 
     Raises
     ------
@@ -77,6 +86,8 @@ def write_report(run: Run, truth: Path | None = None) -> Path:
     document, arrays = load_evaluation(run.path)
     answer = planted.found(arrays, planted.load_truth(truth)) if truth is not None else []
     store = brain_store(run.config)
+    lesions = None if run.config.is_compressor else read_lesions(run)
+    extra = {} if run.config.is_compressor else _interactive(run, arrays, lesions)
     page = (
         _environment()
         .get_template(PAGE)
@@ -97,7 +108,15 @@ def write_report(run: Run, truth: Path | None = None) -> Path:
             maps=list(_maps(arrays, store)),
             strongest=_strongest(arrays, store),
             planted=answer,
-            commands=commands(run, truth),
+            commands=commands(run, truth, None if lesions is None else lesions.attrs),
+            lesions=lesions,
+            lesion_tables=[] if lesions is None else lesion_tables(lesions),
+            matrix=None if lesions is None else matrix(lesions),
+            dissociations=[] if lesions is None else dissociations(lesions),
+            lesion_command=f"sherlock-models lesion {shlex.quote(str(run.path))}",
+            lesion_maps=[] if lesions is None else list(_lesion_maps(run, lesions, store)),
+            extra=extra,
+            is_compressor=run.config.is_compressor,
             created_by=created_by(),
         )
     )
@@ -106,6 +125,19 @@ def write_report(run: Run, truth: Path | None = None) -> Path:
     temporary.write_text(page, encoding="utf-8")
     temporary.replace(path)
     return path
+
+
+def _interactive(run: Run, arrays: xr.Dataset, lesions: xr.Dataset | None) -> dict[str, Any]:
+    """Gather what the page's script walks through: stills without regions, slices of maps."""
+    regions = find_regions(run, lesions)
+    trs = arrays["shown_tr"].values if "shown_tr" in arrays else np.zeros(0, dtype=np.int64)
+    return {
+        "regions": []
+        if regions is None
+        else [{"name": unit.name, "units": len(unit.index)} for unit in regions.units],
+        "stills": None if regions is None else stills(run, regions.units, trs),
+        "volumes": volumes(run, arrays, lesions, regions),
+    }
 
 
 def _environment() -> Environment:
@@ -234,6 +266,16 @@ def _maps(arrays: xr.Dataset, store: xr.Dataset) -> Iterator[tuple[str, Picture]
                 f"Axial slices: held-out r of the {significant.sum()} units above the null.",
             ),
         )
+
+
+def _lesion_maps(run: Run, lesions: xr.Dataset, store: xr.Dataset) -> Iterator[tuple[str, Picture]]:
+    """Draw where each stimulus is lost; none where the lesioned units have no place."""
+    for title, values in effect_maps(run, lesions).items():
+        image = to_image(values, store)
+        if image is not None and str(store.attrs["space"]) == "MNI152":
+            top = float(np.nanmax(np.abs(values)))
+            alt = f"Glass brain: effect of a lesion on {title}, at most {top:.4f} in size."
+            yield f"What {title} loses without each unit", pictures.signed_brain(image, alt)
 
 
 def _strongest(arrays: xr.Dataset, store: xr.Dataset) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ _SETTABLE = (
 )
 
 
-def commands(run: Run, truth: Path | None = None) -> list[str]:
+def commands(
+    run: Run, truth: Path | None = None, lesions: Mapping[str, Any] | None = None
+) -> list[str]:
     """From raw files to the page, one command a line, ready for a shell.
 
     Parameters
@@ -38,6 +41,8 @@ def commands(run: Run, truth: Path | None = None) -> list[str]:
     run : Run
     truth : Path, optional
         The planted truth that the page compares with.
+    lesions : mapping, optional
+        Attributes of the lesions that the page shows.
     """
     config, data = run.config, Path(run.config.data)
     catalog = ["--catalog", config.catalog] if config.catalog else []
@@ -56,11 +61,21 @@ def commands(run: Run, truth: Path | None = None) -> list[str]:
         ["sherlock-data", "build", data.name, *sorted(config.stores), *catalog, "--out"],
         ["sherlock-train", config.entry, *given, *catalog, *_settings(run)],
         ["sherlock-models", "evaluate", str(run.path)],
+        *([] if lesions is None else [_lesion(run, lesions)]),
         ["sherlock-models", "report", str(run.path)]
         + (["--truth", str(truth)] if truth is not None else []),
     ]
     lines[0].append(str(data.parent))
     return [shlex.join(line) for line in lines]
+
+
+def _lesion(run: Run, attrs: Mapping[str, Any]) -> list[str]:
+    """Write the options of a lesion that differ from their defaults."""
+    words = ["sherlock-models", "lesion", str(run.path)]
+    for key, default in (("replace", "zero"), ("brain", "predicted"), ("seed", 0)):
+        if attrs.get(key, default) != default:
+            words += [f"--{key}", str(attrs[key])]
+    return words
 
 
 def _settings(run: Run) -> list[str]:

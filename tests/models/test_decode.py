@@ -262,7 +262,11 @@ class TestWhatIsTold:
     def test_only_the_runs_own_movies_have_a_side(
         self, run: Run, tiny_raw: Path, flash: Callable[..., Path]
     ) -> None:
-        own = {one.side for one in movie_brain(run, tiny_raw / "run-1.mp4")}
+        own = {
+            one.side
+            for name in ("run-1.mp4", "run-2.mp4")
+            for one in movie_brain(run, tiny_raw / name)
+        }
         assert {HELD_OUT, TRAINED} <= own
         assert {one.side for one in movie_brain(run, flash())} == {""}
 

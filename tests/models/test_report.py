@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,8 +16,10 @@ import pytest
 from matplotlib.image import imread
 
 from sherlock_data.errors import ConfigError
+from sherlock_models import lesion_store
 from sherlock_models.history import curves, sparkline
-from sherlock_models.report import score_tables, write_report
+from sherlock_models.lesion import lesion
+from sherlock_models.report import _environment, score_tables, write_report
 from sherlock_models.reproduce import commands
 from sherlock_models.run import load
 
@@ -60,11 +64,13 @@ def test_every_tag_is_closed(page: Page) -> None:
 
 
 def test_nothing_comes_from_a_network(page: Page, written: str) -> None:
-    assert not page.of("script")
+    assert all("src" not in attrs for attrs in page.of("script"))
     assert not page.of("link")
     for attrs in page.of("img") + page.of("source"):
         source = attrs.get("src") or attrs.get("srcset") or ""
-        assert source.startswith("data:image/png;base64,")
+        assert source.startswith("data:")
+    (policy,) = [a for a in page.of("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert str(policy["content"]).startswith("default-src 'none'; img-src data:;")
     assert "url(" not in written
     assert "@import" not in written
     assert len(written) < 10_000_000
@@ -74,6 +80,8 @@ def test_every_picture_opens_and_has_a_text(page: Page) -> None:
     assert len(page.of("img")) >= 8  # curve, five strips, sound, glass brain
     for attrs in page.of("img"):
         assert len(attrs["alt"] or "") > 10
+        if attrs["src"] == "data:,":  # the script fills it
+            continue
         pixels = imread(io.BytesIO(base64.b64decode((attrs["src"] or "").split(",")[1])))
         assert np.ptp(pixels) > 0
 
@@ -109,6 +117,86 @@ def test_text_from_files_is_escaped(judged: Path, tmp_path: Path) -> None:
     text = write_report(load(copy)).read_text(encoding="utf-8")
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
+
+
+def test_says_which_command_makes_the_lesions(page: Page, judged: Path) -> None:
+    assert f"sherlock-models lesion {judged}" in page.text
+
+
+def test_stills_and_slices_travel_with_the_page(page: Page, written: str, judged: Path) -> None:
+    start = written.index('id="page-data">') + len('id="page-data">')
+    data = json.loads(written[start : written.index("</script>", start)])
+    names = [region["name"] for region in data["regions"]]
+    assert len(data["stills"]["lesioned"]) == len(names) > 1
+    sheet = imread(io.BytesIO(base64.b64decode(data["stills"]["decoded"])), format="jpeg")
+    assert sheet.shape[0] == data["stills"]["height"] * len(data["stills"]["trs"])
+    assert set(data["stills"]["trs"]) <= set(load(judged).data.split.test.tolist())
+    cells = np.prod(data["volumes"]["shape"])
+    region = np.frombuffer(base64.b64decode(data["volumes"]["region"]), np.uint8)
+    assert len(region) == cells
+    assert region.max() == len(names)
+    (r,) = data["volumes"]["maps"]
+    levels = np.frombuffer(base64.b64decode(r["data"]), np.uint8)
+    assert levels.max() == 255
+    assert ((region > 0) <= (levels > 0)).all()
+
+
+def test_names_from_files_cannot_leave_the_data(judged: Path) -> None:
+    text = (
+        _environment()
+        .from_string('<script type="application/json">{{ x | tojson }}</script>')
+        .render(x="</script><script>alert(1)</script>")
+    )
+    assert text.count("<script") == text.count("</script") == 1
+
+
+@pytest.mark.slow
+def test_lesions_are_ranked_and_dissociated(judged: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(judged, copy)
+    run = load(copy)
+    lesion_store.save(run, lesion(run, "parcels", null_draws=2))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    found = lesion_store.load_lesions(run)
+    best = str(found["unit"].values[int(found["effect"].values[:, 0].argmax())])
+    assert best in page.text
+    assert "Strongest double dissociation of video and audio" in page.text
+    assert f"sherlock-models lesion {copy}" in page.text
+
+
+class TestBrowser:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("width", [pytest.param(1280, id="desk"), pytest.param(400, id="hand")])
+    def test_no_error_and_no_overflow(self, written: str, tmp_path: Path, width: int) -> None:
+        chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
+        if chromium is None:
+            pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+        # a browser's window has a least width, a frame in it has none
+        (tmp_path / "page.html").write_text(written.replace("</body>", f"{TELL}</body>"))
+        frame = f'<iframe src="page.html" width="{width}" height="900"></iframe>'
+        (tmp_path / "frame.html").write_text(f"{frame}{LISTEN}")
+        command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        command += ["--enable-logging=stderr", "--virtual-time-budget=5000"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frame.html").as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+        assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        told = json.loads(re.findall(r"told (\{.*?\})", done.stdout)[0])
+        assert told["inner"] == width
+        assert told["scroll"] <= width
+        assert told["drawn"] > 1
+        assert "mm" in told["said"]
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+#: what the page says of itself to the frame around it
+TELL = """<script>setTimeout(() => parent.postMessage({
+  inner: innerWidth, scroll: document.documentElement.scrollWidth,
+  said: document.getElementById("slice-said").textContent,
+  drawn: document.getElementById("canvas-x").height,
+}, "*"), 500)</script>"""
+LISTEN = """<p id="told"></p><script>addEventListener("message", (event) => {
+  document.getElementById("told").textContent = "told " + JSON.stringify(event.data);
+})</script>"""
 
 
 def test_a_run_without_an_evaluation_writes_nothing(judged: Path, tmp_path: Path) -> None:
