@@ -60,6 +60,8 @@ class Batch:
     position : Tensor of int64, (B,)
         Place in the global batch, the same for any number of ranks; always on the CPU, where
         chance is drawn.
+    everywhere : bool
+        Whether all subjects have signal in all units, so that nothing needs to be masked.
     """
 
     stimulus: dict[str, Tensor]
@@ -71,6 +73,7 @@ class Batch:
     run: Tensor
     embedding: Tensor
     position: Tensor
+    everywhere: bool = False
 
     def __len__(self) -> int:
         return len(self.tr)
@@ -97,4 +100,5 @@ class Batch:
                 for name in ("brain", "signal", "subject", "tr", "run", "embedding")
             },
             position=self.position,
+            everywhere=self.everywhere,
         )

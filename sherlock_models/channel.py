@@ -152,8 +152,7 @@ class NoisyBrain:
 def residual(predicted: Tensor, batch: Batch) -> Tensor:
     """Return what a predicted brain leaves unexplained, (B, U); 0 where there is no signal."""
     left = batch.brain - predicted.detach().float()
-    # a product with the signal is a slow pass that most datasets do not need
-    return left if batch.signal.all() else left.masked_fill_(batch.signal.logical_not(), 0.0)
+    return left if batch.everywhere else left.masked_fill_(batch.signal.logical_not(), 0.0)
 
 
 def _key(seed: int, step: int, *what: int) -> np.random.Generator:

@@ -80,12 +80,14 @@ class MovieBrainData:
     placement: Placement = IN_PROCESS
     _delays: Tensor = field(init=False, repr=False)
     _embedding: Tensor = field(init=False, repr=False)
+    _everywhere: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_delays", torch.tensor(self.delays))
         rows = {name: row for row, name in enumerate(self.split.train_subjects)}
         embedding = torch.tensor([rows.get(name, -1) for name in self.subjects])
         object.__setattr__(self, "_embedding", embedding)
+        object.__setattr__(self, "_everywhere", bool(self.brains.signal.all()))
 
     @property
     def valid(self) -> BoolArray:
@@ -181,6 +183,7 @@ class MovieBrainData:
             run=self.brains.run[tr].to(self.device),
             embedding=self._embedding[subject].to(self.device),
             position=torch.arange(first, first + len(tr)),
+            everywhere=self._everywhere,
         )
 
     def _delayed(self, name: str, tr: Tensor) -> Tensor:

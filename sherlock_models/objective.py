@@ -59,7 +59,10 @@ class Objective:
         """
         # a compressor gives the brain back as its stimulus; its code has no target
         brain = output.stimulus.get(BRAIN, output.brain)
-        sums = [_squares(brain, batch.brain, batch.signal) / self.variance[BRAIN]]
+        sums = [
+            _squares(brain, batch.brain, None if batch.everywhere else batch.signal)
+            / self.variance[BRAIN]
+        ]
         for name, target in batch.target.items():
             numbers = target[0].numel() if len(target) else 1
             error = _squares(output.stimulus[name], target) / numbers
@@ -85,7 +88,7 @@ def _squares(found: Tensor, target: Tensor, signal: Tensor | None = None) -> Ten
     the signal and their gradients would take seven passes.
     """
     found = found.float()
-    if signal is not None and not signal.all():
+    if signal is not None:
         found = found.masked_fill(signal.logical_not(), 0.0)
     return mse_loss(found, target, reduction="sum")
 
