@@ -40,7 +40,7 @@ from sherlock_models.evaluate import evaluate, is_current, load_evaluation
 from sherlock_models.plan import plan
 from sherlock_models.resolve import resolve, versions
 from sherlock_models.run import CONFIG, Run
-from sherlock_models.sizes import WAVEFORM, Sizes
+from sherlock_models.sizes import BRAIN, WAVEFORM, Sizes
 from sherlock_models.train import fit
 from sherlock_models.zoo import count_parameters
 
@@ -225,7 +225,7 @@ def movie(
         elif target in SOUNDS:
             found["sound_r"] = scores.value(other, target, "r")
             found["sound_r2"] = scores.value(other, target, "r2")
-        else:
+        elif target != BRAIN:
             found["features_r2"] = scores.value(other, target, "r2")
     return found
 

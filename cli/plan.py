@@ -191,8 +191,7 @@ def _print_machines(row: dict[str, Any]) -> None:
     console.print_table("", columns, machines, numeric=(1, 3, 4))
     groups = [
         (
-            f"{here['gpus']} x {here['machine']}",
-            here["parallel"],
+            f"{here['gpus']} x {here['machine']} {here['parallel']}",
             console.size(here["peak"]) + ("" if here["fits"] else " !"),
             console.size(here["sent"]),
             _time(here["compute_s"]),
@@ -203,9 +202,9 @@ def _print_machines(row: dict[str, Any]) -> None:
         for machine in row["machines"]
         for here in machine["scaling"]
     ]
-    columns = ("spread over", "parallel", "memory of each", "sent", "sums >=", "links >=")
-    columns += ("faster <=", "larger batch <=")
-    console.print_table("", columns, groups, numeric=range(2, 8))
+    columns = ("spread over", "each", "sent", "sums", "links", "faster", "larger batch")
+    title = "At best: times of a step, and how much faster than one"
+    console.print_table(title, columns, groups, numeric=range(1, 7))
     if any(not here["fits"] for machine in row["machines"] for here in machine["scaling"]):
         console.tell("! more than the card has")
 

@@ -272,6 +272,12 @@ def _scaled(training: Training, machine: Machine, ranks: int, parallel: Parallel
     }
 
 
+def _quickest(share: Share, machine: Machine | None) -> Parallel:
+    """Replicas where they fit and send no more, else shards."""
+    fits = machine is None or share.peak("ddp") <= machine.usable
+    return "ddp" if fits and share.sent("ddp").whole <= share.sent("fsdp").whole else "fsdp"
+
+
 def _claims(
     entry: str, claimed: str | None, training: Training, machines: Sequence[Machine]
 ) -> list[dict[str, Any]]:
@@ -283,8 +289,8 @@ def _claims(
     ]
     for gpus in (1, claims.SETUP_GPUS):
         share = training.share(gpus)
-        way: Parallel = "fsdp" if gpus > 1 else "ddp"
         machine = machines[0] if machines else None
+        way = _quickest(share, machine)
         step = share.step_s(machine, way) if machine else None
         if machine is None or step is None or entry not in claims.CLAIMS:
             continue
