@@ -13,7 +13,7 @@ from sherlock_cli import console
 from sherlock_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sherlock_models.decoded_movie import Cost
+    from sherlock_models.film_reel import Cost
 
 _file = click.Path(path_type=Path)
 
