@@ -84,7 +84,9 @@ def test_bf16_halves_activations_but_not_what_is_kept_in_float32() -> None:
         full.gradients,
         full.optimizer,
     )
-    assert half.activations < full.activations
+    # the loss is taken in float32 whatever the layers are in
+    kept = [sum(part.activations for part in found.parts) for found in (half, full)]
+    assert kept[0] < 0.7 * kept[1]
 
 
 class TestTrace:
