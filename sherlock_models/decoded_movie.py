@@ -170,7 +170,7 @@ def _film(
         titles.append(f"without {name}" if unit.mode == "lesion" else f"{name} alone")
         after, ends = ("lesioned", PART_ENDS) if unit.mode == "lesion" else ("alone", WHOLE_ENDS)
     before = "original" if unit is None else "decoded"
-    difference = f"{after} \N{MINUS SIGN} {before}, \u00b1{ends[0]:g} grey levels"
+    difference = f"{after} - {before}, \u00b1{ends[0]:g} grey levels"
     aspect = 16 / 9
     if movie is not None:
         aspect = movie.width / movie.height
