@@ -197,10 +197,11 @@ def _identity(known: Catalog, entry: str) -> dict[str, Any]:
 def _host(training: Training, checkpoint: int) -> dict[str, int]:
     """Bytes of a process that trains on the processor, beside Python and the libraries."""
     one = training.footprint()
-    copied = CHECKPOINT_BYTES * one.parameters
-    if copied > (free_memory() - one.resident - training.data) * COPY_SHARE:
-        copied = 0  # no room: the steps wait
+    # gradients are let go behind every step, before a checkpoint is written
     held = one.weights + one.optimizer + training.data
+    copied = CHECKPOINT_BYTES * one.parameters
+    if copied > (free_memory() - held) * COPY_SHARE:
+        copied = 0  # no room: the steps wait
     return {
         "training": one.resident + training.data,
         "checkpoint": held + copied + _written_at_once(one),
