@@ -232,6 +232,8 @@ def feature_groups(folder: str, name: str, features: int) -> list[str]:
     """Group of every feature: a sound's band over its channels, else the feature's own name."""
     if name == "annotations":
         return feature_names(folder, name)
+    if name == WAVEFORM:  # raw samples: no bands
+        return [WAVEFORM] * features
     data = store.open_store(f"{folder.rstrip('/')}/{store_of(folder, name)}.zarr")
     variable = data[ALIASES.get(name, name)].transpose("time", ...)
     shape, last = variable.shape[1:], str(variable.dims[-1])
