@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from sherlock_cli import console
+from sherlock_cli.progress import Bar
 
 from sherlock_data.errors import ConfigError
 
@@ -18,30 +17,8 @@ if TYPE_CHECKING:
 _file = click.Path(path_type=Path)
 
 
-class _Watch:
+class _Watch(Bar):
     """Says what will be written, then how far it is."""
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("writing"),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console.notes,
-            transient=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bars.stop()
 
     def started(self, cost: Cost) -> None:
         """Print what it takes before anything is decoded."""
@@ -50,12 +27,7 @@ class _Watch:
             f"{console.seconds(cost.seconds)} of film: {cost.trs:,} TRs to decode, "
             f"{cost.frames:,} frames of {width} x {height} at {float(cost.frame_rate):g} a second",
         )
-        self.task = self.bars.add_task("", total=cost.frames)
-        self.bars.start()
-
-    def advanced(self, frames: int) -> None:
-        """Move the bar."""
-        self.bars.advance(self.task, frames)
+        self.begin(cost.frames)
 
 
 @click.command()
@@ -104,7 +76,7 @@ def decode(
     from sherlock_models import decoded_movie
     from sherlock_models.run import load
 
-    with _Watch() as watch:
+    with _Watch("writing") as watch:
         document = decoded_movie.decode(
             load(run),
             files[-1],

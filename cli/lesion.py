@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from sherlock_cli import console
+from sherlock_cli.progress import Bar
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,30 +19,8 @@ if TYPE_CHECKING:
 STRONGEST = 8
 
 
-class _Watch:
+class _Watch(Bar):
     """Says what it will cost, then how far it is."""
-
-    def __init__(self) -> None:
-        self.bars = Progress(
-            TextColumn("decoding"),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console.notes,
-            transient=True,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.bars.stop()
 
     def started(self, cost: Cost) -> None:
         """Print the cost before anything is computed."""
@@ -52,12 +29,7 @@ class _Watch:
             f"{cost.units} units and {cost.null_units} random ones: {cost.samples:,} brains to "
             f"decode, {way}; about {console.seconds(cost.seconds)}",
         )
-        self.task = self.bars.add_task("", total=cost.samples)
-        self.bars.start()
-
-    def advanced(self, samples: int) -> None:
-        """Move the bar."""
-        self.bars.advance(self.task, samples)
+        self.begin(cost.samples)
 
 
 @click.command()
@@ -122,7 +94,7 @@ def lesion(
     from sherlock_models.run import load
 
     opened = load(run)
-    with _Watch() as watch:
+    with _Watch("decoding") as watch:
         found = lesions.lesion(
             opened, units, mode=mode, replace=replace, brain=brain, seed=seed, watcher=watch
         )

@@ -27,6 +27,47 @@ class _Rate(TransferSpeedColumn):
         return super().render(task) if task.fields.get("bytes") else Text("")
 
 
+class Bar:
+    """One bar for work whose size is known once it has said what it will cost.
+
+    Parameters
+    ----------
+    doing : str
+        What is done meanwhile.
+    """
+
+    def __init__(self, doing: str) -> None:
+        self.bars = Progress(
+            TextColumn(doing),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=notes,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def begin(self, total: float) -> None:
+        """Show the bar."""
+        self.task = self.bars.add_task("", total=total)
+        self.bars.start()
+
+    def advanced(self, done: float) -> None:
+        """Move the bar."""
+        self.bars.advance(self.task, done)
+
+
 class BuildProgress:
     """One line per store, or one line for work that reports a fraction.
 

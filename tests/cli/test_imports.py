@@ -71,5 +71,5 @@ def test_public_names_are_there(package: object) -> None:
     assert set(names) <= set(dir(package))
     assert all(getattr(package, name) is not None for name in names)
     assert package.__version__ == version("sherlock-zoo")
-    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+    with pytest.raises(AttributeError, match="lode"):
         package.lode  # noqa: B018

@@ -432,6 +432,10 @@ class TestWhereTheTruthIsRemoved:
     @pytest.mark.parametrize("target", ["video", "audio"])
     @pytest.mark.parametrize("mode", [0, 1], ids=MODES)
     def test_p_is_uniform_or_conservative(self, removed: list[Any], mode: int, target: str) -> None:
+        for name in ("p_lesion", "p_measured", "p"):
+            every = np.stack([one[mode][name].sel(target=target).values for one in removed])
+            shares = " ".join(f"{(every <= level).mean():.2f}" for level in (0.125, 0.25, 0.5))
+            print(f"{target}, {MODES[mode]}, {name}: {shares} at most .125 .25 .5")
         p = np.stack([one[mode]["p"].sel(target=target).values for one in removed])
         # units of one dataset share its movie: the spread over datasets is what counts
         for level in (0.125, 0.25, 0.5):
