@@ -18,9 +18,16 @@ from sherlock_data.errors import ConfigError, StoreError
 from sherlock_data.scan import resolve as resolve_scan
 from sherlock_data.timing import Clock, Run
 from sherlock_models import frame_stimuli
+from sherlock_models.evaluate import evaluate
 from sherlock_models.loading import load_data
 from sherlock_models.resolve import resolve
-from sherlock_models.stimuli import feature_names, load_stimulus, size_of, store_of
+from sherlock_models.stimuli import (
+    feature_groups,
+    feature_names,
+    load_stimulus,
+    size_of,
+    store_of,
+)
 from sherlock_models.train import fit
 
 
@@ -59,6 +66,17 @@ def test_a_training_takes_planted_features(folder: Path):
     data = load_data(config)
     assert data.sizes.stimulus == {"planted": (12,)}
     assert len(data.samples("train").tr)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "groups"),
+    [
+        pytest.param("audio", 8, [f"band {n}" for n in range(4)] * 2, id="bands of two channels"),
+        pytest.param("waveform", 3, ["waveform"] * 3, id="samples of a sound"),
+    ],
+)
+def test_features_are_grouped_by_band(stores: Path, name: str, features: int, groups: list[str]):
+    assert feature_groups(str(stores), name, features) == groups
 
 
 # --- the movie at full resolution -----------------------------------------------------------------
@@ -225,3 +243,17 @@ def test_frames_alone_tell_no_clock(tmp_path: Path):
 def test_frames_that_are_not_built_are_named(tiny_stores: Path):
     with pytest.raises(StoreError, match=r"frames.zarr: not built; run sherlock-data build"):
         store_of(str(tiny_stores), "waveform")
+
+
+@pytest.mark.slow
+def test_a_run_on_frames_and_samples_is_judged(tiny_raw: Path, tiny_stores: Path, tmp_path: Path):
+    """From movies at full resolution to scores of what is decoded of them."""
+    catalog = load_catalog(tiny_raw / "catalog.yaml")
+    scan = resolve_scan("synth", catalog.dataset("synth"), tiny_raw)
+    build(scan, catalog, tmp_path / "stores", ["frames"])
+    shutil.copytree(tiny_stores / "parcels.zarr", tmp_path / "stores/synth/parcels.zarr")
+    options = {"brain": "parcels", "steps": 2, "width": 0.02, "batch_size": 8}
+    settled = resolve("conv-frames", tmp_path / "stores/synth", options=options)
+    found = evaluate(fit(settled, tmp_path / "run"))
+    judged = {row["target"] for row in found["rows"] if row["predictor"] == "model"}
+    assert {"brain", *settled.stimulus} <= judged
