@@ -37,7 +37,7 @@ from sherlock_models.lesion_tests import (
     time_blocks,
 )
 from sherlock_models.scores import FloatArray, IntArray, TimeBlocks
-from sherlock_models.units import Elements, Unit, find_units
+from sherlock_models.units import Elements, Unit, find_units, of_the_layer
 
 if TYPE_CHECKING:
     from sherlock_models.run import Run
@@ -161,7 +161,7 @@ class Study:
             units=found,
             decoding=decoding,
             variance=variances(decoding, train),
-            readings=replacing.readings(_own_layer(found)),
+            readings=replacing.readings(of_the_layer(found)),
             blocks=time_blocks(test.trs, run_index(run.data), length),
             autocorrelation=length,
         )
@@ -189,7 +189,7 @@ class Study:
 
     def null(self, draws: int) -> NullUnits:
         """Draw random units as large as the real ones."""
-        own_layer = _own_layer(self.units)
+        own_layer = of_the_layer(self.units)
         signal = np.ones(self.replacing.components, bool) if own_layer else self.elements.signal
         positions = None if own_layer else self.elements.positions
         return null_units(self.units, positions, signal, draws, self.replacing.seed)
@@ -301,10 +301,6 @@ class Study:
 
 def _nothing(reading: Reading, rows: slice) -> Change:
     return torch.arange(1), torch.zeros_like(reading.read[rows, :1])
-
-
-def _own_layer(units: Sequence[Unit]) -> bool:
-    return all(unit.name.startswith("component-") for unit in units)
 
 
 def _autocorrelation(train: Side) -> int:

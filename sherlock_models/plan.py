@@ -199,9 +199,8 @@ def _host(training: Training, checkpoint: int) -> dict[str, int]:
     one = training.footprint()
     # gradients are let go behind every step, before a checkpoint is written
     held = one.weights + one.optimizer + training.data
-    copied = CHECKPOINT_BYTES * one.parameters
-    if copied > (free_memory() - held) * COPY_SHARE:
-        copied = 0  # no room: the steps wait
+    # where there is no room for a copy, the steps wait
+    copied = checkpoint if checkpoint <= (free_memory() - held) * COPY_SHARE else 0
     return {
         "training": one.resident + training.data,
         "checkpoint": held + copied + _written_at_once(one),

@@ -18,7 +18,7 @@ from sherlock_data.errors import ConfigError
 from sherlock_models.heldout import Side
 from sherlock_models.lesion_brain import CodedReading, Reading, Replacing
 from sherlock_models.space import Space, UnitSpace, VoxelSpace
-from sherlock_models.units import Elements, find_units
+from sherlock_models.units import Elements, find_units, of_the_layer
 
 if TYPE_CHECKING:
     from sherlock_models.run import Run
@@ -62,9 +62,8 @@ class ReplacedUnit:
             units = find_units(elements, [name])
         except ConfigError as error:
             raise ConfigError(error.what, where=f"--{mode}", remedy=error.remedy) from None
-        own_layer = all(unit.name.startswith("component-") for unit in units)
         index = np.unique(np.concatenate([unit.index for unit in units]))
-        space = UnitSpace(run.data) if own_layer else replacing.space
+        space = UnitSpace(run.data) if of_the_layer(units) else replacing.space
         return cls(run, name, mode, index, space)
 
     @property

@@ -20,6 +20,7 @@ from sherlock_models.lesion_study import Study
 from sherlock_models.run import Run
 from sherlock_models.scores import FloatArray
 from sherlock_models.train import Progress, fit
+from sherlock_models.units import of_the_layer
 
 if TYPE_CHECKING:
     from sherlock_models.lesion_brain import Reading
@@ -64,7 +65,7 @@ def retrain(
         If the unit is unknown, is made of voxels behind a code, or is the whole brain.
     """
     study = Study.of(run, [unit], seed=seed)
-    if study.replacing.components and not unit.startswith("component-"):
+    if study.replacing.components and not of_the_layer(study.units):
         raise ConfigError(
             f"'{unit}' is made of voxels, the brain layer of a code of them",
             where="--retrain",

@@ -31,6 +31,8 @@ IntArray = NDArray[np.int64]
 
 #: ways to name all units of a kind
 KINDS = ("parcels", "networks", "components")
+#: how the units of a code are called, before their number
+COMPONENT = "component-"
 #: share of a parcel's voxels that a region must hold to count the parcel as its own
 MOST = 0.5
 
@@ -51,6 +53,11 @@ class Unit:
     name: str
     index: IntArray
     network: str = ""
+
+
+def of_the_layer(units: Sequence[Unit]) -> bool:
+    """Whether units are components: the brain layer's own, also where voxels lie behind them."""
+    return all(unit.name.startswith(COMPONENT) for unit in units)
 
 
 @dataclass(frozen=True)
@@ -223,7 +230,7 @@ def _all(elements: Elements, kind: str) -> list[Unit]:
                 where="--units",
                 remedy="say parcels or networks, or train a pca entry",
             )
-        return [Unit(f"component-{c}", np.array([c])) for c in range(elements.components)]
+        return [Unit(f"{COMPONENT}{c}", np.array([c])) for c in range(elements.components)]
     labels = elements.labels
     named = _parcels(elements, labels) if kind == "parcels" else _networks(elements, labels)
     units = [unit for unit in named.values() if len(unit.index)]
@@ -267,8 +274,8 @@ def _named(elements: Elements, name: str) -> list[Unit]:
     if elements.dim != "x" and name in elements.names:
         index = np.flatnonzero(elements.names == name)
         return [_with_signal(Unit(name, index[elements.signal[index]]))]
-    if elements.components and name.startswith("component-"):
-        number = name.removeprefix("component-")
+    if elements.components and name.startswith(COMPONENT):
+        number = name.removeprefix(COMPONENT)
         if number.isdigit() and int(number) < elements.components:
             return [Unit(name, np.array([int(number)]))]
     raise ConfigError(
