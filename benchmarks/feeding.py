@@ -148,8 +148,8 @@ def ours(args: argparse.Namespace) -> Callable[[], Epoch]:
     import torch
 
     from sherlock_models import parallel
-    from sherlock_models.feed import Feed, order
-    from sherlock_models.loading import load_data
+    from sherlock_models.feeding.feed import Feed, order
+    from sherlock_models.feeding.loading import load_data
     from sherlock_models.resolve import resolve
 
     options = {"placement": args.run, "buffer_gb": args.buffer_gb, "split": "random"}

@@ -10,7 +10,7 @@ checkpoint is written.
 The layers have the sizes of the catalogue (83,300 voxels, 160 x 90 pixels, the whole grid); only
 the number of subjects and TRs is small. Four planted tracks drive movie and brain, so there is
 something to learn; a batch holds all training samples, so that losses of steps can be compared.
-Each entry trains in a process of its own through `sherlock_models.train.fit`.
+Each entry trains in a process of its own through `sherlock_models.training.train.fit`.
 Resident memory is counted over what the process held after the same training at a toy's sizes:
 Python, torch, the libraries and their threads. Needs 17 bytes of memory and 12 of disk for every
 parameter, 10 GB and 7 GB for dense-voxels-slim: run it alone.
@@ -134,7 +134,7 @@ def take_back_mark() -> None:
 def train(entry: str, data: Path, steps: int, batch_size: int) -> dict[str, Any]:
     """Train in this process; returns losses, seconds and peaks."""
     from sherlock_models.resolve import resolve
-    from sherlock_models.train import Silent, fit
+    from sherlock_models.training.train import Silent, fit
 
     class Watcher(Silent):
         def __init__(self) -> None:
@@ -176,7 +176,7 @@ def train(entry: str, data: Path, steps: int, batch_size: int) -> dict[str, Any]
 
 def planned(entry: str, data: Path, batch_size: int) -> dict[str, int]:
     """Ask `plan` what the training will take on this machine."""
-    from sherlock_models.plan import plan
+    from sherlock_models.planning.plan import plan
 
     [row] = plan([], entries=[entry], data=data, options={"batch_size": batch_size})
     return {"parameters": row["parameters"], **row["host"]}

@@ -36,13 +36,14 @@ from rich.table import Table
 
 from sherlock_data.catalog import load_catalog
 from sherlock_data.errors import SherlockError
-from sherlock_models import machines, parallel
+from sherlock_models import parallel
 from sherlock_models.config import RunConfig
-from sherlock_models.loading import load_data
-from sherlock_models.plan import plan
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.planning import machines
+from sherlock_models.planning.plan import plan
 from sherlock_models.resolve import resolve, versions
-from sherlock_models.train import settle
-from sherlock_models.trainer import Trainer
+from sherlock_models.training.train import settle
+from sherlock_models.training.trainer import Trainer
 
 ENTRIES = ("conv-parcels", "conv-voxels", "dense-voxels-slim")
 #: subjects and TRs of the stores that are made up

@@ -33,10 +33,10 @@ from rich.console import Console
 from rich.progress import track
 
 from sherlock_data.errors import SherlockError
-from sherlock_models import checkpoint, launch
 from sherlock_models.config import RunConfig
 from sherlock_models.resolve import resolve
 from sherlock_models.run import Run
+from sherlock_models.training import checkpoint, launch
 
 RANKS = 2
 #: weights may differ by so much: the sum over ranks is the same, its order is
@@ -120,7 +120,7 @@ def write_stores(folder: Path) -> Path:
 
 def train_as_rank(document: dict[str, Any], out: str) -> None:
     """One rank; the launcher says whether it takes the place of one that died."""
-    from sherlock_models.train import fit
+    from sherlock_models.training.train import fit
 
     torch.set_num_threads(1)
     fit(RunConfig.model_validate(document), out, again=launch.restarted(), device="cpu")
@@ -223,7 +223,9 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=120.0, help="seconds of a trial, at most")
     parser.add_argument("--json", type=Path, metavar="OUT")
     args = parser.parse_args()
-    multiprocessing.set_forkserver_preload(["sherlock_models.train", "torch.utils.tensorboard"])
+    multiprocessing.set_forkserver_preload(
+        ["sherlock_models.training.train", "torch.utils.tensorboard"]
+    )
     rng, counts = np.random.default_rng(args.seed), Counts()
     with tempfile.TemporaryDirectory(prefix="kill-ranks-") as name:
         folder = Path(name)

@@ -2,7 +2,7 @@
 
     python benchmarks/lesion.py [--units 400] [--trs 200] [--width 0.25] [--json OUT]
 
-ours     `sherlock_models.lesion_effects`: the brain is encoded once, the first layer once, many
+ours     `sherlock_models.lesions.effects`: the brain is encoded once, the first layer once, many
          units in a batch, and a dense last layer never
 peer     the model run again for every unit, movie to brain to movie, and its squared error
 limit    the decoder behind its first layer, once for every unit, nothing else
@@ -28,10 +28,10 @@ from torch import Tensor
 
 from sherlock_data.catalog import load_catalog
 from sherlock_models.architectures.autoencoder import BrainAutoencoder
-from sherlock_models.error_parts import PictureParts, VectorParts
-from sherlock_models.first_layer import CutDecoder
-from sherlock_models.lesion_brain import Reading
-from sherlock_models.lesion_effects import Decoding, increases
+from sherlock_models.lesions.brain import Reading
+from sherlock_models.lesions.effects import Decoding, increases
+from sherlock_models.lesions.first_layer import CutDecoder
+from sherlock_models.scoring.error_parts import PictureParts, VectorParts
 from sherlock_models.sizes import Sizes
 from sherlock_models.zoo import build_model
 

@@ -28,8 +28,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from sherlock_data.catalog import load_catalog
-from sherlock_models import launch, parallel
+from sherlock_models import parallel
 from sherlock_models.config import RunConfig
+from sherlock_models.training import launch
 
 STEPS = 2
 #: a rank may hold so much more than its Nth part: rows of a layer do not always divide
@@ -55,9 +56,9 @@ def shared_part() -> int:
 
 def measure_as_rank(document: dict[str, Any], out: str) -> None:
     """Train, and note what is held when the optimiser steps."""
-    from sherlock_models.loading import load_data
-    from sherlock_models.train import settle
-    from sherlock_models.trainer import Trainer
+    from sherlock_models.feeding.loading import load_data
+    from sherlock_models.training.train import settle
+    from sherlock_models.training.trainer import Trainer
 
     config, found = RunConfig.model_validate(document), {}
     with parallel.world("cpu") as world:

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 
 from sherlock_data.catalog import load_catalog
 from sherlock_models import parallel
-from sherlock_models.batch import Batch
-from sherlock_models.journal import Journal
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.batch import Batch
+from sherlock_models.feeding.loading import load_data
 from sherlock_models.resolve import resolve
-from sherlock_models.train import settle
-from sherlock_models.trainer import Trainer
+from sherlock_models.training.journal import Journal
+from sherlock_models.training.train import settle
+from sherlock_models.training.trainer import Trainer
 from sherlock_models.zoo import build_model
 
 ENTRIES = ("conv-parcels", "conv-voxels")

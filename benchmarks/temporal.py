@@ -33,9 +33,9 @@ from demo_data import demo_stores, number
 from rich.console import Console
 from rich.table import Table
 
-from sherlock_models.evaluate import evaluate
 from sherlock_models.resolve import resolve
-from sherlock_models.train import fit
+from sherlock_models.scoring.evaluate import evaluate
+from sherlock_models.training.train import fit
 
 ENTRY = "temporal-features"
 #: the variable of the features store that holds the planted tracks

@@ -29,9 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sherlock_data import store
-from sherlock_models.evaluate import evaluate
 from sherlock_models.resolve import resolve
-from sherlock_models.train import fit
+from sherlock_models.scoring.evaluate import evaluate
+from sherlock_models.training.train import fit
 
 #: predictors that need no model of ours, in the order they are printed
 BASELINES = ("mean", "time-index", "delayed-ridge", "other-subjects")

@@ -34,14 +34,14 @@ from rich.console import Console
 from sherlock_data import store
 from sherlock_data.catalog import load_catalog
 from sherlock_data.errors import SherlockError
-from sherlock_models import machines
 from sherlock_models.config import RunConfig
-from sherlock_models.evaluate import evaluate, is_current, load_evaluation
-from sherlock_models.plan import plan
+from sherlock_models.planning import machines
+from sherlock_models.planning.plan import plan
 from sherlock_models.resolve import resolve, versions
 from sherlock_models.run import CONFIG, Run
+from sherlock_models.scoring.evaluate import evaluate, is_current, load_evaluation
 from sherlock_models.sizes import BRAIN, WAVEFORM, Sizes
-from sherlock_models.train import fit
+from sherlock_models.training.train import fit
 from sherlock_models.zoo import count_parameters
 
 #: stores that the entries of the catalogue read

@@ -12,7 +12,7 @@ from sherlock_cli.progress import Bar
 from sherlock_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sherlock_models.film_reel import Cost
+    from sherlock_models.film.reel import Cost
 
 _file = click.Path(path_type=Path)
 
@@ -73,7 +73,7 @@ def decode(
     if len(files) > 2 or (len(files) == 1 and bold is None):
         wanted = "MOVIE OUT.mp4, or --bold SUBJECT OUT.mp4"
         raise click.UsageError(f"name two files: {wanted}" if len(files) < 2 else f"only {wanted}")
-    from sherlock_models import decoded_movie
+    from sherlock_models.film import decoded_movie
     from sherlock_models.run import load
 
     with _Watch("writing") as watch:

@@ -18,10 +18,10 @@ from sherlock_cli import data, models, train
 from sherlock_cli.console import handled, print_table, say, seconds, size
 
 from sherlock_data import store as stores
-from sherlock_models.evaluate import load_evaluation
-from sherlock_models.overview import write_overview
-from sherlock_models.planted import found, load_truth
+from sherlock_models.page.overview import write_overview
 from sherlock_models.run import load
+from sherlock_models.scoring.evaluate import load_evaluation
+from sherlock_models.scoring.planted import found, load_truth
 
 ENTRY = "conv-parcels"
 TRAINING = ["--batch-size", "32", "--set", "width=0.25", "--set", "learning_rate=0.003"]

@@ -12,7 +12,7 @@ from sherlock_cli.progress import Bar
 if TYPE_CHECKING:
     import xarray as xr
 
-    from sherlock_models.lesion_study import Cost
+    from sherlock_models.lesions.study import Cost
     from sherlock_models.run import Run
 
 #: units shown for every target
@@ -89,8 +89,8 @@ def lesion(
     sherlock-models lesion runs/conv-parcels --units networks --mode isolate
     sherlock-models lesion runs/conv-parcels --units v1.nii.gz --retrain v1.nii.gz
     """  # noqa: D301 - click's mark for text that keeps its lines
-    from sherlock_models import lesion as lesions
-    from sherlock_models import lesion_store
+    from sherlock_models.lesions import lesion as lesions
+    from sherlock_models.lesions import lesion_store
     from sherlock_models.run import load
 
     opened = load(run)
@@ -110,7 +110,7 @@ def lesion(
 
 
 def _retrain(run: Run, unit: str, seed: int) -> dict[str, Any]:
-    from sherlock_models.retrain import retrain
+    from sherlock_models.lesions.retrain import retrain
 
     with console.notes.status("") as status:
         return retrain(run, unit, seed=seed, say=lambda line: status.update(f"{line} ..."))
@@ -139,7 +139,7 @@ def _document(
 
 
 def _dissociations(found: xr.Dataset) -> list[dict[str, Any]]:
-    from sherlock_models.lesion_tests import strongest_dissociation
+    from sherlock_models.lesions.block_tests import strongest_dissociation
 
     targets = [str(target) for target in found["target"].values]
     whole = targets[: targets.index("loss")]
@@ -166,7 +166,7 @@ def _dissociations(found: xr.Dataset) -> list[dict[str, Any]]:
 def _print(found: xr.Dataset) -> None:
     import numpy as np
 
-    from sherlock_models.significance import FDR
+    from sherlock_models.scoring.significance import FDR
 
     targets = [str(target) for target in found["target"].values]
     for column, target in enumerate(targets[: targets.index("loss")]):
@@ -199,7 +199,7 @@ def _print(found: xr.Dataset) -> None:
 
 
 def _notes(found: xr.Dataset) -> list[str]:
-    from sherlock_models.significance import FDR
+    from sherlock_models.scoring.significance import FDR
 
     attrs = found.attrs
     notes = [

@@ -101,7 +101,7 @@ def show(run: Path, as_json: bool) -> None:
 
 
 def _summary(run: Run) -> dict[str, Any]:
-    from sherlock_models.history import MEAN_SCORE, curves, sparkline
+    from sherlock_models.training.history import MEAN_SCORE, curves, sparkline
 
     progress = run.progress
     return {
@@ -133,8 +133,8 @@ def _summary(run: Run) -> dict[str, Any]:
 @console.handled
 def evaluate(run: Path, seed: int, as_json: bool) -> None:
     """Score RUN on its held-out TRs, beside baselines, ceiling and null."""
-    from sherlock_models import evaluate as scoring
     from sherlock_models.run import load
+    from sherlock_models.scoring import evaluate as scoring
 
     with console.notes.status("") as status:
         document = scoring.evaluate(
@@ -150,8 +150,8 @@ def evaluate(run: Path, seed: int, as_json: bool) -> None:
 
 
 def _print_scores(document: dict[str, Any]) -> None:
-    from sherlock_models.report import score_tables
-    from sherlock_models.verdict import number
+    from sherlock_models.page.report import score_tables
+    from sherlock_models.scoring.verdict import number
 
     for table in score_tables(document["rows"], intervals=False):
         columns = ["predictor", *(title for title, _ in table.columns)]
@@ -175,9 +175,9 @@ def _print_scores(document: dict[str, Any]) -> None:
 @console.handled
 def report(run: Path, truth: Path | None, as_json: bool) -> None:
     """Write one self-contained HTML page about RUN; evaluates it first if need be."""
-    from sherlock_models import evaluate as scoring
-    from sherlock_models.report import write_report
+    from sherlock_models.page.report import write_report
     from sherlock_models.run import load
+    from sherlock_models.scoring import evaluate as scoring
 
     opened = load(run)
     with console.notes.status("") as status:

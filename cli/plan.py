@@ -10,7 +10,7 @@ import click
 from sherlock_cli import console
 
 if TYPE_CHECKING:
-    from sherlock_models.machines import Machine
+    from sherlock_models.planning.machines import Machine
 
 
 @click.command("plan")
@@ -55,8 +55,8 @@ def plan_command(
     sherlock-models plan dense-voxels --gpu a6000 --gpus 8
     sherlock-models plan conv-parcels --data stores/sherlock --gpu cpu --measure
     """  # noqa: D301 - click's mark for text that keeps its lines
-    from sherlock_models.machines import USUAL, machine
-    from sherlock_models.plan import plan
+    from sherlock_models.planning.machines import USUAL, machine
+    from sherlock_models.planning.plan import plan
     from sherlock_models.settings import parse_settings
 
     given = {key: value for key, value in options.items() if value is not None}

@@ -14,7 +14,7 @@ from sherlock_data.errors import ConfigError
 
 if TYPE_CHECKING:
     from sherlock_models.config import RunConfig
-    from sherlock_models.train import Cost
+    from sherlock_models.training.train import Cost
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,11 +53,12 @@ def main(
     sherlock-train conv-parcels --data stores/sherlock --steps 1000
     sherlock-train --resume runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
-    from sherlock_models import launch, run, train
+    from sherlock_models import run
     from sherlock_models.config import validated
     from sherlock_models.resolve import resolve
     from sherlock_models.settings import parse_settings
     from sherlock_models.spread import Spread
+    from sherlock_models.training import launch, train
 
     given = {key: value for key, value in options.items() if value is not None}
     if gpus and processes:
@@ -83,7 +84,7 @@ def main(
 
 def _free(folder: Path, entry: str) -> Path:
     """`runs/ENTRY`, or the first of `runs/ENTRY-2`, ... that is not there."""
-    from sherlock_models import launch
+    from sherlock_models.training import launch
 
     names = [entry, *(f"{entry}-{number}" for number in range(2, 10_000))]
     free = next(at for at, name in enumerate(names) if not (folder / name).exists())
@@ -94,7 +95,8 @@ def _free(folder: Path, entry: str) -> Path:
 def _train(
     settled: RunConfig, path: Path, resume: bool, gpus: int | None, processes: int | None
 ) -> None:
-    from sherlock_models import launch, parallel
+    from sherlock_models import parallel
+    from sherlock_models.training import launch
 
     ranks = gpus or processes or 1
     if gpus:
@@ -109,9 +111,9 @@ def _train(
 
 def rank_main(document: dict[str, Any], path: str, resume: bool, device: str) -> None:
     """Train as one rank; a SIGTERM that was answered with a checkpoint exits with 143."""
-    from sherlock_models import launch
     from sherlock_models.config import validated
-    from sherlock_models.train import StoppedError, fit
+    from sherlock_models.training import launch
+    from sherlock_models.training.train import StoppedError, fit
 
     main_rank = os.environ.get("RANK", "0") == "0"
     settled = validated(document, where=path)
@@ -130,7 +132,8 @@ def rank_main(document: dict[str, Any], path: str, resume: bool, device: str) ->
 
 def _conclude(path: Path, as_json: bool) -> None:
     """Say where the run is and how well its best checkpoint does beside the mean."""
-    from sherlock_models import checkpoint, run
+    from sherlock_models import run
+    from sherlock_models.training import checkpoint
 
     if os.environ.get("RANK", "0") != "0":
         return

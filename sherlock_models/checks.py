@@ -10,8 +10,8 @@ from sherlock_data.errors import ConfigError, StoreError
 from sherlock_data.fitting import overlap, ranges
 from sherlock_data.splits import Split
 from sherlock_data.timing import Clock
-from sherlock_models import stimuli
-from sherlock_models.stimuli import StimulusTable
+from sherlock_models.feeding import stimuli
+from sherlock_models.feeding.stimuli import StimulusTable
 
 if TYPE_CHECKING:
     from sherlock_models.config import RunConfig

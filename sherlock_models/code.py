@@ -1,8 +1,8 @@
 """Codes of a brain, and the voxels they stand for: principal components, or a stage-1 run.
 
 A model whose brain layer is a code is judged in voxels all the same; what goes there and back is
-here. Voxels are standardised as models see them (`sherlock_models.voxel_series`), codes are as the
-pca store or the compressor gives them, before a training standardises them once more.
+here. Voxels are standardised as models see them (`feeding.voxel_series`), codes are as the pca
+store or the compressor gives them, before a training standardises them once more.
 
 Legend: n = TRs, V = voxels, K = units of the code, S = subjects, R = runs, T = TRs of the scan.
 """

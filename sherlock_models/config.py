@@ -90,7 +90,7 @@ class RunConfig(Spread):
     subject : {"none", "mean", "embedding"}
         The model is not told whose brain; or learns the subjects' average; or embeds the subject.
     placement : {"auto", "device", "shared", "stream"}
-        Where the data lie (`sherlock_models.placement`); `stream` has an order of its own and is
+        Where the data lie (`feeding.placement`); `stream` has an order of its own and is
         recorded when `auto` takes it.
     buffer_gb : float
         Memory of streamed rows, over all ranks; a larger one shuffles better.
@@ -104,7 +104,7 @@ class RunConfig(Spread):
         AdamW; `warmup` is the share of the steps that warm up, then a cosine to zero; `clip` the
         largest norm of the gradient.
     brain_noise, brain_forcing
-        The noisy brain channel of training (`sherlock_models.channel`).
+        The noisy brain channel of training (`sherlock_models.training.channel`).
     weights : dict
         Weight of each loss term (`brain`, `video`, ...); where it is not named, ``BRAIN_WEIGHT``
         for the brain and 1 for a stimulus.
@@ -118,7 +118,7 @@ class RunConfig(Spread):
         Checkpoints kept beside `best` and `last`.
     without : tuple of int
         Units of the brain layer that are closed, as if nobody had signal there: the
-        retrained-without control of a lesion (`sherlock_models.retrain`).
+        retrained-without control of a lesion (`sherlock_models.lesions.retrain`).
     fitted_on : dict or None
         On which subjects and brain TRs the model and everything else is fitted
         (`sherlock_data.fitting`); filled in before a run starts.

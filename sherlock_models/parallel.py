@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sherlock_models.sampler import rank_share
+from sherlock_models.feeding.sampler import rank_share
 
 TIMEOUT = timedelta(minutes=10)
 #: seconds between the last barrier and the end of the group: gloo's threads may still be closing

@@ -116,7 +116,7 @@ def described(
     CatalogError, ConfigError
         As `resolve` does.
     """
-    from sherlock_models import stimuli
+    from sherlock_models.feeding import stimuli
 
     model = known.model(entry)
     settings: dict[str, Any] = {

@@ -25,8 +25,8 @@ from sherlock_models.config import RunConfig, load_config
 
 if TYPE_CHECKING:
     from sherlock_models.architectures.autoencoder import BrainAutoencoder
-    from sherlock_models.dataset import MovieBrainData
-    from sherlock_models.normaliser import Normaliser
+    from sherlock_models.feeding.dataset import MovieBrainData
+    from sherlock_models.feeding.normaliser import Normaliser
 
 CONFIG, METRICS, FITTED, STATE = "config.yaml", "metrics.jsonl", "fitted.safetensors", "state.json"
 CHECKPOINTS = "checkpoints"
@@ -55,14 +55,14 @@ class Run:
     @cached_property
     def data(self) -> MovieBrainData:
         """The data it was trained on, split and standardised in the same way."""
-        from sherlock_models.loading import load_data
+        from sherlock_models.feeding.loading import load_data
 
         return load_data(self.config)
 
     @cached_property
     def normaliser(self) -> Normaliser:
         """Units of its stimuli, from its own folder: needs no store."""
-        from sherlock_models.normaliser import load_normaliser
+        from sherlock_models.feeding.normaliser import load_normaliser
 
         return load_normaliser(self.path / FITTED, self.config.stimulus)
 
@@ -83,7 +83,7 @@ class Run:
         CheckpointError
             If there is none, or it is damaged or of another model.
         """
-        from sherlock_models import checkpoint
+        from sherlock_models.training import checkpoint
         from sherlock_models.zoo import build_model
 
         config = self.config

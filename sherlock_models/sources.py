@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sherlock_data import store
 from sherlock_data.errors import ConfigError
-from sherlock_models import stimuli
 from sherlock_models.checks import store_path
 from sherlock_models.config import RunConfig, StoreIdentity
+from sherlock_models.feeding import stimuli
 from sherlock_models.sizes import BRAIN, Sizes
 
 

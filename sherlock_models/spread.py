@@ -15,7 +15,7 @@ class Spread(BaseModel):
     parallel : {"auto", "ddp", "fsdp", "hybrid"}
         `ddp`: a whole model on every rank; `fsdp`: weights, gradients and optimiser state divided
         among all ranks; `hybrid`: divided among `shard_ranks` ranks, with one replica for each such
-        group; `auto` takes the first that fits (`sherlock_models.sharding`).
+        group; `auto` takes the first that fits (`sherlock_models.training.sharding`).
     shard_ranks : int or None
         Ranks that hold one replica between them under `hybrid`; None: those of a machine.
     offload : bool

@@ -21,16 +21,16 @@ from sherlock_data.catalog import load_catalog
 from sherlock_data.errors import ConfigError, did_you_mean
 from sherlock_data.scan import resolve as resolve_scan
 from sherlock_data.synthetic import synth
-from sherlock_models.evaluate import evaluate, load_evaluation
-from sherlock_models.heldout import PREDICTED, Reader, Side
-from sherlock_models.lesion import lesion
-from sherlock_models.lesion_store import load_lesions, save
-from sherlock_models.planted import load_truth
-from sherlock_models.planted_encoder import lag_found_s, weight_correlation
-from sherlock_models.planted_lesions import AUDIO, VIDEO, recovery
+from sherlock_models.lesions.lesion import lesion
+from sherlock_models.lesions.lesion_store import load_lesions, save
+from sherlock_models.lesions.planted_lesions import AUDIO, VIDEO, recovery
 from sherlock_models.resolve import resolve
 from sherlock_models.run import Run
-from sherlock_models.train import fit
+from sherlock_models.scoring.evaluate import evaluate, load_evaluation
+from sherlock_models.scoring.heldout import PREDICTED, Reader, Side
+from sherlock_models.scoring.planted import load_truth
+from sherlock_models.scoring.planted_encoder import lag_found_s, weight_correlation
+from sherlock_models.training.train import fit
 
 ENTRY = "conv-parcels"
 DATASET = "synth"

@@ -13,7 +13,7 @@ from sherlock_data.build import build
 from sherlock_data.catalog import load_catalog
 from sherlock_data.scan import resolve
 from sherlock_data.stimulus.weights import locate
-from sherlock_models.stimuli import load_stimulus
+from sherlock_models.feeding.stimuli import load_stimulus
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 

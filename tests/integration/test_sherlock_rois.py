@@ -12,11 +12,11 @@ import sherlock_data as sd
 from sherlock_data.build import build
 from sherlock_data.catalog import load_catalog
 from sherlock_data.scan import resolve
-from sherlock_models import evaluate
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.loading import load_data
 from sherlock_models.resolve import resolve as configure
 from sherlock_models.run import load
-from sherlock_models.train import fit
+from sherlock_models.scoring import evaluate
+from sherlock_models.training.train import fit
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
 

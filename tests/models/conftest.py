@@ -243,8 +243,8 @@ def write(path: Path, data: xr.Dataset) -> None:
 @pytest.fixture(scope="session")
 def judged(tiny_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small run on the tiny synthetic dataset, trained and evaluated; read only."""
-    from sherlock_models.evaluate import evaluate
-    from sherlock_models.train import fit
+    from sherlock_models.scoring.evaluate import evaluate
+    from sherlock_models.training.train import fit
 
     options = {"steps": 40, "batch_size": 16, "width": 0.05, "validate_every": 20}
     config = resolve("conv-parcels", tiny_stores, options=options)

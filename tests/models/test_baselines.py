@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from sherlock_data.timing import Clock, Run
-from sherlock_models import baselines
+from sherlock_models.scoring import baselines
 
 CLOCK = Clock(1.5, (Run("run-1", 60), Run("run-2", 60)))
 RUN_OF_TR = np.repeat([0, 1], 60)

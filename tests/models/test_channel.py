@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sherlock_models.batch import Batch
-from sherlock_models.channel import NEAR_TRS, GlobalBatch, NoisyBrain
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.batch import Batch
+from sherlock_models.feeding.dataset import MovieBrainData
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.sampler import rank_share
 from sherlock_models.parallel import World
-from sherlock_models.sampler import rank_share
+from sherlock_models.training.channel import NEAR_TRS, GlobalBatch, NoisyBrain
 
 
 class OneOfSeveral(World):

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from sherlock_models import checkpoint, launch, parallel, saving, sharding
-from sherlock_models.checkpoint import CheckpointError
+from sherlock_models import parallel
 from sherlock_models.config import RunConfig
 from sherlock_models.parallel import World
-from sherlock_models.saving import Saver
+from sherlock_models.training import checkpoint, launch, saving, sharding
+from sherlock_models.training.checkpoint import CheckpointError
+from sherlock_models.training.saving import Saver
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sherlock_models import sharding
+from sherlock_models.training import sharding
 
 
 def after_steps(clip: float, ours: bool) -> torch.Tensor:

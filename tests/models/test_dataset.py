@@ -15,12 +15,12 @@ from sherlock_models.config import (
     RunConfig,
     load_config,
 )
-from sherlock_models.dataset import SIDES
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.dataset import SIDES
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.stimuli import feature_names
 from sherlock_models.resolve import resolve
 from sherlock_models.settings import parse_settings
 from sherlock_models.sources import sizes_of
-from sherlock_models.stimuli import feature_names
 
 Configure = Callable[..., RunConfig]
 RUN_2 = 80  # first TR of run-2

@@ -15,18 +15,18 @@ from matplotlib.image import imread
 
 from sherlock_data.errors import ConfigError, InputError, SherlockError
 from sherlock_data.stimulus.movie import probe
-from sherlock_models import heldout
-from sherlock_models.decode import HELD_OUT, TRAINED, MeasuredBrain, MovieBrain, Teller, ToldTr
-from sherlock_models.decoded_movie import decode
-from sherlock_models.film import Film, clock, fitted, font
-from sherlock_models.film_stills import STILLS, Stills
-from sherlock_models.heldout import Reader, Side
-from sherlock_models.lesion import lesioned
-from sherlock_models.movie_stimulus import Extraction
-from sherlock_models.replaced_unit import ReplacedUnit
+from sherlock_models.film.decode import HELD_OUT, TRAINED, MeasuredBrain, MovieBrain, Teller, ToldTr
+from sherlock_models.film.decoded_movie import decode
+from sherlock_models.film.movie_stimulus import Extraction
+from sherlock_models.film.panels import Film, clock, fitted, font
+from sherlock_models.film.stills import STILLS, Stills
+from sherlock_models.lesions.lesion import lesioned
+from sherlock_models.lesions.replaced_unit import ReplacedUnit
 from sherlock_models.resolve import resolve
 from sherlock_models.run import Run, load
-from sherlock_models.train import fit
+from sherlock_models.scoring import heldout
+from sherlock_models.scoring.heldout import Reader, Side
+from sherlock_models.training.train import fit
 
 av = pytest.importorskip("av")
 
@@ -251,7 +251,7 @@ class TestWhatIsTold:
         self, delayed: Run, tiny_raw: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         whole = list(movie_brain(delayed, tiny_raw / "run-1.mp4"))
-        monkeypatch.setattr("sherlock_models.decode.BLOCK_TRS", 1)
+        monkeypatch.setattr("sherlock_models.film.decode.BLOCK_TRS", 1)
         pieces = list(movie_brain(delayed, tiny_raw / "run-1.mp4"))
         assert len(whole) == len(pieces)
         for one, other in zip(whole, pieces, strict=True):

@@ -13,12 +13,20 @@ import xarray as xr
 
 from sherlock_data.contract import strings
 from sherlock_data.errors import ConfigError, InputError
-from sherlock_models import planted
-from sherlock_models.brain_scores import Baselines
-from sherlock_models.evaluate import canary, is_current, load_evaluation
-from sherlock_models.heldout import MEASURED, NOISY, PREDICTED, SHUFFLED, Reader, Side, partners
 from sherlock_models.run import load
-from sherlock_models.verdict import FAILED, OPEN, PASSED, verdicts
+from sherlock_models.scoring import planted
+from sherlock_models.scoring.brain_scores import Baselines
+from sherlock_models.scoring.evaluate import canary, is_current, load_evaluation
+from sherlock_models.scoring.heldout import (
+    MEASURED,
+    NOISY,
+    PREDICTED,
+    SHUFFLED,
+    Reader,
+    Side,
+    partners,
+)
+from sherlock_models.scoring.verdict import FAILED, OPEN, PASSED, verdicts
 
 ROW = {"predictor", "target", "metric", "value", "low", "high", "n"}
 BRAIN = {"r", "r_over_ceiling", "significant", "r2", "identification"}

@@ -10,12 +10,12 @@ import pytest
 import torch
 import xarray as xr
 
-from sherlock_models.brain_scores import Baselines
-from sherlock_models.heldout import Side
-from sherlock_models.lesion_study import Study
+from sherlock_models.lesions.study import Study
 from sherlock_models.resolve import resolve
 from sherlock_models.run import Run
-from sherlock_models.train import fit
+from sherlock_models.scoring.brain_scores import Baselines
+from sherlock_models.scoring.heldout import Side
+from sherlock_models.training.train import fit
 
 OPTIONS = {"steps": 6, "batch_size": 16, "validate_every": 3}
 VARIABLES = {"parcels": ("bold",), "stimulus": ("video", "audio_bands")}

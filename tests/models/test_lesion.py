@@ -16,19 +16,19 @@ import xarray as xr
 
 import sherlock_data as sd
 from sherlock_data.errors import ConfigError, InputError, SherlockError
-from sherlock_models.heldout import Reader, Side
-from sherlock_models.lesion import MODES, lesion, lesioned
-from sherlock_models.lesion_brain import Replacing
-from sherlock_models.lesion_store import is_current, load_lesions, save
-from sherlock_models.lesion_study import Study
-from sherlock_models.lesion_tests import apart
+from sherlock_models.lesions.block_tests import apart
+from sherlock_models.lesions.brain import Replacing
+from sherlock_models.lesions.lesion import MODES, lesion, lesioned
+from sherlock_models.lesions.lesion_store import is_current, load_lesions, save
+from sherlock_models.lesions.retrain import retrain
+from sherlock_models.lesions.study import Study
+from sherlock_models.lesions.units import Elements, find_units
 from sherlock_models.resolve import resolve
-from sherlock_models.retrain import retrain
 from sherlock_models.run import Run, load
-from sherlock_models.scores import nan_mean, pearson
-from sherlock_models.significance import FDR
-from sherlock_models.train import fit
-from sherlock_models.units import Elements, find_units
+from sherlock_models.scoring.heldout import Reader, Side
+from sherlock_models.scoring.scores import nan_mean, pearson
+from sherlock_models.scoring.significance import FDR
+from sherlock_models.training.train import fit
 
 QUICK = {"steps": 40, "batch_size": 16, "validate_every": 20}
 

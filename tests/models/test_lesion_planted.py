@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sherlock_models.error_parts import PictureParts, VectorParts
-from sherlock_models.first_layer import CutDecoder
-from sherlock_models.lesion_brain import Reading
-from sherlock_models.lesion_effects import Decoding, increases
-from sherlock_models.lesion_null import null_units
-from sherlock_models.units import Unit
+from sherlock_models.lesions.brain import Reading
+from sherlock_models.lesions.effects import Decoding, increases
+from sherlock_models.lesions.first_layer import CutDecoder
+from sherlock_models.lesions.null import null_units
+from sherlock_models.lesions.units import Unit
+from sherlock_models.scoring.error_parts import PictureParts, VectorParts
 
 UNITS, TRS, BANDS = 6, 24, 3
 #: which unit drives which target

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, kstest, permutation_test
 
-from sherlock_models import lesion_tests
-from sherlock_models.lesion_tests import (
+from sherlock_models.lesions import block_tests as lesion_tests
+from sherlock_models.lesions.block_tests import (
     apart,
     autocorrelation_trs,
     dissociation,
@@ -23,7 +23,7 @@ from sherlock_models.lesion_tests import (
     time_blocks,
     two_sided,
 )
-from sherlock_models.scores import BLOCK_TRS
+from sherlock_models.scoring.scores import BLOCK_TRS
 
 
 def ar1(rng: np.random.Generator, time: int, n: int, a: float) -> np.ndarray:

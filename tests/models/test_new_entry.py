@@ -12,7 +12,7 @@ import torch
 from sherlock_data.catalog import load_catalog
 from sherlock_models import architectures, zoo
 from sherlock_models.resolve import resolve
-from sherlock_models.train import fit
+from sherlock_models.training.train import fit
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "new-entry.md"
 

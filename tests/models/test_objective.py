@@ -11,14 +11,14 @@ import pytest
 import torch
 import xarray as xr
 
-from sherlock_models.batch import Batch
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData
-from sherlock_models.loading import load_data
-from sherlock_models.normaliser import fit_scale
-from sherlock_models.objective import Objective, fit_objective
+from sherlock_models.feeding.batch import Batch
+from sherlock_models.feeding.dataset import MovieBrainData
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.normaliser import fit_scale
+from sherlock_models.feeding.sampler import rank_share
 from sherlock_models.output import Output
-from sherlock_models.sampler import rank_share
+from sherlock_models.training.objective import Objective, fit_objective
 
 Configure = Callable[..., RunConfig]
 

@@ -12,9 +12,9 @@ import sherlock_data as sd
 from sherlock_data.errors import StoreError
 from sherlock_data.fitting import trs_in
 from sherlock_models.config import RunConfig
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.loading import load_data
 from sherlock_models.resolve import resolve
-from sherlock_models.train import fit
+from sherlock_models.training.train import fit
 
 
 def configure(stores: Path, entry: str = "conv-pca", **options: Any) -> RunConfig:

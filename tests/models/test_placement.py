@@ -12,12 +12,12 @@ import torch
 from sherlock_data.errors import ConfigError
 from sherlock_models import parallel
 from sherlock_models.config import RunConfig, load_config
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.normaliser import Scale
+from sherlock_models.feeding.placement import Placement, Room, choose
 from sherlock_models.memory import free_memory
-from sherlock_models.normaliser import Scale
-from sherlock_models.placement import Placement, Room, choose
 from sherlock_models.run import Run, load
-from sherlock_models.train import Cost, Silent, StoppedError, fit
+from sherlock_models.training.train import Cost, Silent, StoppedError, fit
 
 Configure = Callable[..., RunConfig]
 QUICK = {"steps": 10, "batch_size": 16, "validate_every": 5}

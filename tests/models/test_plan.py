@@ -15,13 +15,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from sherlock_data.catalog import load_catalog
 from sherlock_data.errors import ConfigError
 from sherlock_models.config import RunConfig
-from sherlock_models.footprint import Footprint, measure
-from sherlock_models.machines import MACHINES, Machine, machine
-from sherlock_models.plan import plan
+from sherlock_models.planning.footprint import Footprint, measure
+from sherlock_models.planning.machines import MACHINES, Machine, machine
+from sherlock_models.planning.plan import plan
+from sherlock_models.planning.scaling import Share, Traffic
+from sherlock_models.planning.step_trace import HEAP_BLOCK, StepTrace
 from sherlock_models.resolve import described
-from sherlock_models.scaling import Share, Traffic
 from sherlock_models.sizes import Sizes
-from sherlock_models.step_trace import HEAP_BLOCK, StepTrace
 from sherlock_models.zoo import build_model
 
 CATALOG = load_catalog()

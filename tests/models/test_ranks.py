@@ -18,11 +18,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sherlock_data.errors import ConfigError, SherlockError
-from sherlock_models import checkpoint, launch
 from sherlock_models.config import RunConfig
 from sherlock_models.run import load
-from sherlock_models.train import Silent, StoppedError, fit
-from sherlock_models.trainer import Trainer
+from sherlock_models.training import checkpoint, launch
+from sherlock_models.training.train import Silent, StoppedError, fit
+from sherlock_models.training.trainer import Trainer
 
 Configure = Callable[..., RunConfig]
 QUICK = {"steps": 12, "batch_size": 16, "validate_every": 4}
@@ -204,7 +204,7 @@ torch.set_num_threads(1)
 from pathlib import Path
 from sherlock_data.errors import SherlockError
 from sherlock_models.config import load_config
-from sherlock_models.train import Silent, fit
+from sherlock_models.training.train import Silent, fit
 
 class Fills(Silent):
     def step(self, step, values, rate):
@@ -299,6 +299,6 @@ class TestWalls:
 
 
 def trained_trs(config: RunConfig) -> NDArray[np.int64]:
-    from sherlock_models.loading import load_data
+    from sherlock_models.feeding.loading import load_data
 
     return load_data(config).split.train

@@ -10,7 +10,7 @@ import pytest
 import zarr
 from zarr.storage import MemoryStore
 
-from sherlock_models.read_ahead import ReadAhead
+from sherlock_models.feeding.read_ahead import ReadAhead
 
 TRS, UNITS, CHUNK, SHARD = 40, 50, 4, 16
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sherlock_models.config import RunConfig
-from sherlock_models.evaluate import evaluate
-from sherlock_models.train import fit
+from sherlock_models.scoring.evaluate import evaluate
+from sherlock_models.training.train import fit
 
 DATA = "s3://lab/stores/toy"
 QUICK = {"steps": 6, "batch_size": 16, "validate_every": 3}

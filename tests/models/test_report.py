@@ -16,12 +16,12 @@ import pytest
 from matplotlib.image import imread
 
 from sherlock_data.errors import ConfigError
-from sherlock_models import lesion_store
-from sherlock_models.history import curves, sparkline
-from sherlock_models.lesion import lesion
-from sherlock_models.report import _environment, score_tables, write_report
-from sherlock_models.reproduce import commands
+from sherlock_models.lesions import lesion_store
+from sherlock_models.lesions.lesion import lesion
+from sherlock_models.page.report import _environment, score_tables, write_report
+from sherlock_models.page.reproduce import commands
 from sherlock_models.run import load
+from sherlock_models.training.history import curves, sparkline
 
 
 class Page(HTMLParser):

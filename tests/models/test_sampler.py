@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sherlock_models.sampler import BlockBatches, GlobalBatches, rank_share
+from sherlock_models.feeding.sampler import BlockBatches, GlobalBatches, rank_share
 
 sizes = st.integers(1, 200)
 

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, pearsonr
 
-from sherlock_models import scores
-from sherlock_models.ceiling import Ceiling, noise_ceiling
-from sherlock_models.picture_scores import psnr_score, spatial_r_score, ssim
-from sherlock_models.scores import TimeBlocks
-from sherlock_models.significance import PhaseNull, cross_spectrum, fdr
+from sherlock_models.scoring import scores
+from sherlock_models.scoring.ceiling import Ceiling, noise_ceiling
+from sherlock_models.scoring.picture_scores import psnr_score, spatial_r_score, ssim
+from sherlock_models.scoring.scores import TimeBlocks
+from sherlock_models.scoring.significance import PhaseNull, cross_spectrum, fdr
 
 RUN_OF_TR = np.repeat([0, 1], [100, 80])
 

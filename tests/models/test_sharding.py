@@ -16,13 +16,14 @@ import pytest
 import torch
 
 from sherlock_data.errors import ConfigError
-from sherlock_models import launch, parallel, sharding, zoo
+from sherlock_models import parallel, zoo
 from sherlock_models.config import RunConfig
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.loading import load_data
 from sherlock_models.parallel import World
 from sherlock_models.resolve import resolve
-from sherlock_models.train import settle
-from sherlock_models.trainer import Trainer
+from sherlock_models.training import launch, sharding
+from sherlock_models.training.train import settle
+from sherlock_models.training.trainer import Trainer
 
 Entries = dict[str, tuple[str, dict[str, Any]]]
 Losses = dict[str, list[float]]
@@ -116,7 +117,7 @@ def together(
     tiny_stores: Path, of_each: Entries, tmp_path_factory: pytest.TempPathFactory
 ) -> Losses:
     """Losses of every case."""
-    multiprocessing.set_forkserver_preload(["sherlock_models.train"])
+    multiprocessing.set_forkserver_preload(["sherlock_models.training.train"])
     losses: Losses = {}
     for ranks in (2, 4):
         out = tmp_path_factory.mktemp("losses") / "losses.json"

@@ -15,11 +15,13 @@ import torch
 import xarray as xr
 
 from sherlock_data.errors import ConfigError, SherlockError
-from sherlock_models import launch, parallel, shared
+from sherlock_models import parallel
 from sherlock_models.config import RunConfig
-from sherlock_models.loading import load_data
-from sherlock_models.placement import Room, choose
-from sherlock_models.shared import Machine
+from sherlock_models.feeding import shared
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.placement import Room, choose
+from sherlock_models.feeding.shared import Machine
+from sherlock_models.training import launch
 
 pytestmark = pytest.mark.skipif(not shared.available(), reason="no memfd on this system")
 

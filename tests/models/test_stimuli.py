@@ -17,18 +17,18 @@ from sherlock_data.catalog import load_catalog
 from sherlock_data.errors import ConfigError, StoreError
 from sherlock_data.scan import resolve as resolve_scan
 from sherlock_data.timing import Clock, Run
-from sherlock_models import frame_stimuli
-from sherlock_models.evaluate import evaluate
-from sherlock_models.loading import load_data
-from sherlock_models.resolve import resolve
-from sherlock_models.stimuli import (
+from sherlock_models.feeding import frame_stimuli
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.stimuli import (
     feature_groups,
     feature_names,
     load_stimulus,
     size_of,
     store_of,
 )
-from sherlock_models.train import fit
+from sherlock_models.resolve import resolve
+from sherlock_models.scoring.evaluate import evaluate
+from sherlock_models.training.train import fit
 
 
 @pytest.fixture(scope="module")

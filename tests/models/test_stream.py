@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from sherlock_data.errors import ConfigError, StoreError
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData
-from sherlock_models.evaluate import evaluate
-from sherlock_models.feed import Feed, order
-from sherlock_models.loading import load_data
-from sherlock_models.objective import fit_objective
+from sherlock_models.feeding.dataset import MovieBrainData
+from sherlock_models.feeding.feed import Feed, order
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.stream import Source, StreamedBrains, block_batches
 from sherlock_models.parallel import World
-from sherlock_models.stream import Source, StreamedBrains, block_batches
-from sherlock_models.train import fit
+from sherlock_models.scoring.evaluate import evaluate
+from sherlock_models.training.objective import fit_objective
+from sherlock_models.training.train import fit
 
 Configure = Callable[..., RunConfig]
 ROW_GB = 12 * 4 / 1e9  # of 12 parcels

@@ -13,9 +13,9 @@ from sherlock_data.catalog import load_catalog
 from sherlock_models import parallel
 from sherlock_models.architectures.layers import SubjectEmbedding
 from sherlock_models.config import RunConfig
-from sherlock_models.loading import load_data
+from sherlock_models.feeding.loading import load_data
 from sherlock_models.resolve import resolve
-from sherlock_models.trainer import Trainer
+from sherlock_models.training.trainer import Trainer
 
 CATALOG = load_catalog()
 every_entry = pytest.mark.parametrize("name", CATALOG.models)

@@ -16,13 +16,14 @@ import torch
 
 from sherlock_data import locks
 from sherlock_data.errors import ConfigError, StoreError
-from sherlock_models import checkpoint, launch, zoo
+from sherlock_models import zoo
 from sherlock_models.config import RunConfig
-from sherlock_models.journal import truncate
 from sherlock_models.resolve import resolve
 from sherlock_models.run import Run, load
-from sherlock_models.train import Cost, StoppedError, fit
-from sherlock_models.trainer import DivergedError, learning_rate
+from sherlock_models.training import checkpoint, launch
+from sherlock_models.training.journal import truncate
+from sherlock_models.training.train import Cost, StoppedError, fit
+from sherlock_models.training.trainer import DivergedError, learning_rate
 
 Configure = Callable[..., RunConfig]
 QUICK = {"steps": 12, "batch_size": 16, "validate_every": 4}
@@ -150,7 +151,7 @@ class TestFolder:
     def test_the_best_model_comes_back(self, configure: Configure, tmp_path: Path):
         fit(configure(**QUICK), tmp_path / "run")
         run = load(tmp_path / "run")
-        from sherlock_models.objective import fit_objective
+        from sherlock_models.training.objective import fit_objective
 
         batch = run.data.batch(
             side := run.data.samples("validation"), torch.arange(len(side)).numpy()
@@ -245,7 +246,7 @@ import os, signal, sys
 import torch
 torch.set_num_threads(1)
 from sherlock_models.config import load_config
-from sherlock_models.train import fit
+from sherlock_models.training.train import fit
 from pathlib import Path
 
 class Killer:
@@ -340,7 +341,7 @@ class TestInterruption:
     def test_the_last_good_checkpoint_is_named(
         self, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from sherlock_models.dataset import MovieBrainData
+        from sherlock_models.feeding.dataset import MovieBrainData
 
         gather = MovieBrainData.batch
         seen: list[int] = []

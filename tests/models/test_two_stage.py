@@ -19,21 +19,22 @@ from sherlock_cli.train import main as train_cli
 import sherlock_data as sd
 from sherlock_data.errors import ConfigError, SherlockError, StoreError
 from sherlock_data.fitting import ranges
-from sherlock_models import checkpoint, parallel
+from sherlock_models import parallel
 from sherlock_models.code import PcaCode, weights_hash
 from sherlock_models.config import RunConfig
-from sherlock_models.dataset import MovieBrainData
-from sherlock_models.evaluate import evaluate
-from sherlock_models.heldout import Side
-from sherlock_models.loading import load_data
-from sherlock_models.objective import fit_objective
+from sherlock_models.feeding.dataset import MovieBrainData
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.feeding.voxel_series import VoxelSeries, encode
 from sherlock_models.output import Output
 from sherlock_models.resolve import resolve
 from sherlock_models.run import Run, load
-from sherlock_models.scores import nan_mean, pearson_by_run
-from sherlock_models.train import fit
-from sherlock_models.trainer import Trainer
-from sherlock_models.voxel_series import VoxelSeries, encode
+from sherlock_models.scoring.evaluate import evaluate
+from sherlock_models.scoring.heldout import Side
+from sherlock_models.scoring.scores import nan_mean, pearson_by_run
+from sherlock_models.training import checkpoint
+from sherlock_models.training.objective import fit_objective
+from sherlock_models.training.train import fit
+from sherlock_models.training.trainer import Trainer
 
 CODE = 6
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 16, "validate_every": 2, "width": 0.01}

@@ -17,11 +17,11 @@ from sherlock_cli.models import main
 from sherlock_data.contract import strings
 from sherlock_data.errors import ConfigError, InputError
 from sherlock_models.config import RunConfig
-from sherlock_models.heldout import Reader, Side
-from sherlock_models.loading import load_data
-from sherlock_models.planted_encoder import lag_found_s, lag_scores, weight_correlation
-from sherlock_models.planted_lesions import recovery
+from sherlock_models.feeding.loading import load_data
+from sherlock_models.lesions.planted_lesions import recovery
 from sherlock_models.run import load
+from sherlock_models.scoring.heldout import Reader, Side
+from sherlock_models.scoring.planted_encoder import lag_found_s, lag_scores, weight_correlation
 from sherlock_models.validate import Outcome, bounds, document, validate
 
 GOOD = Outcome(

@@ -1,0 +1,1 @@
+"""The movie as a brain tells it."""

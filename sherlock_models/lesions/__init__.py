@@ -1,0 +1,1 @@
+"""What the movie loses without a part of the brain."""

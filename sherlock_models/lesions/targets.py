@@ -1,0 +1,65 @@
+"""What a lesion is judged by: the held-out movie, and the variance each part of it had in training.
+
+Legend: t = held-out TRs, R = parts of all stimuli.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from sherlock_models.feeding import stimuli
+from sherlock_models.lesions.effects import Decoding
+from sherlock_models.lesions.first_layer import CutDecoder
+from sherlock_models.scoring.error_parts import ErrorParts, PictureParts, VectorParts, part_variance
+from sherlock_models.scoring.heldout import Side
+from sherlock_models.scoring.scores import FloatArray
+from sherlock_models.sizes import Sizes
+
+if TYPE_CHECKING:
+    from sherlock_models.run import Run
+
+
+def decoding_of(run: Run, test: Side, fast: bool = True, whole_only: bool = False) -> Decoding:
+    """Cut a run's decoder, and lay the held-out stimuli beside it.
+
+    Parameters
+    ----------
+    run : Run
+    test : Side
+    fast : bool
+        Whether to use the cuts.
+    whole_only : bool
+        No quadrants, octaves or bands.
+    """
+    sizes = run.model.sizes
+    return Decoding(
+        cut=CutDecoder.of(run.model.decoder, sizes.units),
+        parts={name: _parts(run, sizes, name, whole_only) for name in test.data.tables},
+        target={
+            name: torch.from_numpy(test.data.stimulus_target(name, test.trs))
+            for name in test.data.tables
+        },
+        trs=test.trs,
+        fast=fast,
+    )
+
+
+def variances(decoding: Decoding, train: Side) -> FloatArray:
+    """Mean over the training TRs of the squares of every part, (R,), as the loss has it."""
+    trs = train.data.split.train
+    found = [
+        part_variance(parts, torch.from_numpy(train.data.stimulus_target(name, trs)))
+        for name, parts in decoding.parts.items()
+    ]
+    return np.concatenate(found)
+
+
+def _parts(run: Run, sizes: Sizes, name: str, whole_only: bool) -> ErrorParts:
+    shape = sizes.output_shape(name)
+    if len(shape) == 3:
+        return PictureParts(name, (shape[0], shape[1], shape[2]), whole_only)
+    groups = stimuli.feature_groups(run.config.data, name, shape[0])
+    return VectorParts(name, groups, whole_only)

@@ -1,0 +1,1 @@
+"""Steps, losses, ranks and checkpoints."""
