@@ -2,7 +2,7 @@
 
 Replacing a unit of the brain changes the first layer by that unit's contribution alone: it need
 not be computed again. A last layer that is linear need not be computed at all where only sums of
-squares are wanted (`sherlock_models.lesions.effects`).
+squares are wanted (`sherlock_models.lesions.effects`), and a picture need not be put in order.
 
 Legend: B = samples of a batch, L = units of the brain layer, H = outputs of the first layer.
 """
@@ -10,13 +10,20 @@ Legend: B = samples of a batch, L = units of the brain layer, H = outputs of the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from sherlock_models.lesions.subpixel import SubPixel, replace_pictures
+
+M = TypeVar("M", bound=nn.Module)
+#: layers that need not be finished
+LastLayer = nn.Linear | SubPixel
 
 
 @dataclass
@@ -33,22 +40,36 @@ class CutDecoder:
         None where the brain enters by another way (a grid by convolutions).
     last : dict
         By stimulus, the dense layer whose outputs ``[a:b]`` it is, if there is one.
+    pictures : dict
+        By stimulus, the chain of convolutions that it is the output of, where all cells are seen.
     """
 
     decoder: nn.Module
     units: int
     first: nn.Linear | None
     last: dict[str, tuple[nn.Linear, slice]] = field(default_factory=dict)
+    pictures: dict[str, SubPixel] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, decoder: nn.Module, units: int) -> CutDecoder:
-        """Copy a decoder and look where it can be cut."""
+    @torch.inference_mode()
+    def of(cls, decoder: nn.Module, units: int, fast: bool = True) -> CutDecoder:
+        """Copy a decoder and look where it can be cut.
+
+        Parameters
+        ----------
+        decoder : nn.Module
+        units : int
+        fast : bool
+            Whether transposed convolutions may be computed as ordinary ones.
+        """
         own = copy.deepcopy(decoder).eval()
+        chains = replace_pictures(own) if fast else []
         for module in own.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 # a tenth to a quarter faster on CPUs, to within rounding the same
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(own, units, find_first(own, units), find_last(own, units))
+        last, pictures = find_last(own, units), find_pictures(own, units, chains)
+        return cls(own, units, find_first(own, units), last, pictures)
 
     def __call__(self, read: Tensor) -> dict[str, Tensor]:
         """Decode a brain (B, L) the plain way."""
@@ -70,24 +91,30 @@ class CutDecoder:
         with given(self.first, hidden):
             return self(unread)
 
-    def before_last(self, hidden: Tensor, layers: set[nn.Linear]) -> tuple[dict[str, Tensor], ...]:
-        """Decode from (B, H) without computing some last layers.
+    def before_last(self, hidden: Tensor, layers: set[LastLayer]) -> tuple[dict[str, Tensor], ...]:
+        """Decode from (B, H) without finishing some last layers.
 
         Parameters
         ----------
         hidden : Tensor, (B, H)
-        layers : set of nn.Linear
+        layers : set of nn.Linear and SubPixel
+            Some of `last` and of `pictures`.
 
         Returns
         -------
         decoded : dict of Tensor
             Nothing that comes from one of ``layers`` means anything.
-        inputs : dict of Tensor
-            What each stimulus's last layer was given, (B, inputs).
+        unfinished : dict of Tensor
+            By stimulus, what a dense last layer was given, (B, inputs), or a picture's cells,
+            (B, 4C, h, w).
         """
-        seen: dict[nn.Linear, Tensor] = {}
+        seen: dict[LastLayer, Tensor] = {}
 
-        def unmade(layer: nn.Linear, value: Tensor) -> Tensor:
+        def unmade(layer: LastLayer, value: Tensor) -> Tensor:
+            if isinstance(layer, SubPixel):
+                seen[layer] = layer.cells(value)
+                many, h, w = seen[layer].shape[1:]
+                return value.new_zeros(1, 1, 1, 1).expand(len(value), many // 4, 2 * h, 2 * w)
             seen[layer] = value
             return value.new_zeros(1, 1).expand(len(value), layer.out_features)
 
@@ -95,13 +122,15 @@ class CutDecoder:
             for layer in layers:
                 stack.enter_context(answering(layer, partial(unmade, layer)))
             decoded = self.rest(hidden)
-        return decoded, {n: seen[layer] for n, (layer, _) in self.last.items() if layer in layers}
+        ends: dict[str, LastLayer] = {name: layer for name, (layer, _) in self.last.items()}
+        ends |= self.pictures
+        return decoded, {name: seen[layer] for name, layer in ends.items() if layer in layers}
 
 
 @contextmanager
-def answering(layer: nn.Linear, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def answering(layer: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let a layer do something else for a while."""
-    layer.forward = forward  # type: ignore[method-assign, assignment]
+    layer.forward = forward
     try:
         yield
     finally:
@@ -151,15 +180,8 @@ def _reading(decoder: nn.Module, read: Tensor) -> nn.Linear | None:
 @torch.inference_mode()
 def find_last(decoder: nn.Module, units: int) -> dict[str, tuple[nn.Linear, slice]]:
     """Find the stimuli that are outputs of a dense layer, unchanged: by stimulus (layer, slice)."""
-    outputs: dict[nn.Linear, Tensor] = {}
-
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if isinstance(module, nn.Linear):
-            outputs[module] = output
-
-    read = torch.randn(3, units, generator=torch.Generator().manual_seed(1))
-    with _watched(decoder, after=note):
-        decoded = decoder(read)
+    layers = {module for module in decoder.modules() if isinstance(module, nn.Linear)}
+    decoded, outputs = _outputs(decoder, units, layers)
     found = {}
     for name, values in decoded.items():
         flat = values.flatten(1)
@@ -168,6 +190,36 @@ def find_last(decoder: nn.Module, units: int) -> dict[str, tuple[nn.Linear, slic
             if start is not None:
                 found[name] = (layer, slice(start, start + flat.shape[1]))
     return found
+
+
+@torch.inference_mode()
+def find_pictures(
+    decoder: nn.Module, units: int, chains: Sequence[SubPixel]
+) -> dict[str, SubPixel]:
+    """Find the stimuli that are the output of a chain, unchanged and all of it: by stimulus."""
+    decoded, outputs = _outputs(decoder, units, set(chains))
+    return {
+        name: chain
+        for name, picture in decoded.items()
+        for chain in chains
+        if chain.whole and chain in outputs and torch.equal(picture, outputs[chain])
+    }
+
+
+def _outputs(
+    decoder: nn.Module, units: int, layers: Set[M]
+) -> tuple[dict[str, Tensor], dict[M, Tensor]]:
+    """Decode some brain, and note what some layers gave."""
+    outputs: dict[M, Tensor] = {}
+
+    def note(module: M, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if module in layers:
+            outputs[module] = output
+
+    read = torch.randn(3, units, generator=torch.Generator().manual_seed(1))
+    with _watched(decoder, after=note):
+        decoded: dict[str, Tensor] = decoder(read)
+    return decoded, outputs
 
 
 def _start(output: Tensor, flat: Tensor) -> int | None:

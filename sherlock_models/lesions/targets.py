@@ -36,7 +36,7 @@ def decoding_of(run: Run, test: Side, fast: bool = True, whole_only: bool = Fals
     """
     sizes = run.model.sizes
     return Decoding(
-        cut=CutDecoder.of(run.model.decoder, sizes.units),
+        cut=CutDecoder.of(run.model.decoder, sizes.units, fast),
         parts={name: _parts(run, sizes, name, whole_only) for name in test.data.tables},
         target={
             name: torch.from_numpy(test.data.stimulus_target(name, test.trs))
