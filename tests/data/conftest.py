@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from sklearn.decomposition import PCA
 
 from sherlock_data import store
 from sherlock_data.build import Options, build
@@ -148,3 +149,16 @@ def make_movie(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def reference_pca() -> Callable[[np.ndarray, int], tuple[np.ndarray, PCA]]:
+    """scikit-learn's components by the full SVD, the largest entry of each positive."""
+
+    def reference(values: np.ndarray, components: int) -> tuple[np.ndarray, PCA]:
+        found = PCA(components, svd_solver="full").fit(values.astype(np.float64))
+        largest = np.abs(found.components_).argmax(axis=1)
+        sign = np.sign(found.components_[np.arange(components), largest])
+        return found.components_ * sign[:, None], found
+
+    return reference

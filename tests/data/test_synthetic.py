@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.stats import zscore
-from sklearn.linear_model import RidgeCV
 from threadpoolctl import threadpool_limits
 
 from sherlock_data.catalog import load_catalog
@@ -28,10 +26,8 @@ from sherlock_data.synthetic import brain as brains
 from sherlock_data.synthetic import synth
 from sherlock_data.synthetic.geometry import make_geometry
 from sherlock_data.synthetic.sizes import clock_of, size_named
-from sherlock_data.synthetic.sound import SAMPLING_RATE
-from sherlock_data.synthetic.tracks import AUDIO_TRACKS, TRACKS, VIDEO_TRACKS, draw_tracks
+from sherlock_data.synthetic.tracks import TRACKS, VIDEO_TRACKS, draw_tracks
 from sherlock_data.synthetic.truth import LAG_TRS, expected_ceiling, make_plan, pairwise_for
-from sherlock_data.timing import overlaps
 
 SEED = 0
 
@@ -201,61 +197,6 @@ def test_header_tr_and_missing_movies_on_request(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.mp4"))
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
-
-
-# --- the movie carries its tracks
-
-
-def decode(movie: Path, *options: str) -> bytes:
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(movie), *options, "-"]
-    return subprocess.run(command, capture_output=True, check=True).stdout
-
-
-def mean_pictures(movie: Path, volumes: int) -> np.ndarray:
-    """TR-mean pictures of 160 x 90, shape (time, value)."""
-    scale = ("-vf", "scale=160:90:flags=area", "-f", "rawvideo", "-pix_fmt", "rgb24")
-    frames = np.frombuffer(decode(movie, *scale), "u1").reshape(-1, 90 * 160 * 3)[:, ::7]
-    start = np.arange(len(frames)) / 25
-    return overlaps(start, start + 1 / 25, np.arange(volumes + 1) * 1.5).mean(frames)
-
-
-def band_power(movie: Path, volumes: int) -> np.ndarray:
-    """Sound of every TR in 20 bands of both channels in dB, shape (time, 40)."""
-    samples = np.frombuffer(decode(movie, "-f", "f32le"), "f4").reshape(-1, 2)
-    length = round(1.5 * SAMPLING_RATE)
-    power = np.abs(np.fft.rfft(samples[: length * volumes].reshape(volumes, length, 2), axis=1))
-    frequency = np.fft.rfftfreq(length, 1 / SAMPLING_RATE)
-    band = np.digitize(frequency, np.geomspace(50, 16_000, 21))
-    bands = [10 * np.log10(np.square(power[:, band == b]).mean(axis=1)) for b in range(1, 21)]
-    return np.concatenate(bands, axis=1)
-
-
-@pytest.mark.parametrize(
-    ("read", "names", "least"),
-    [
-        pytest.param(mean_pictures, VIDEO_TRACKS, 0.9, id="video"),
-        pytest.param(band_power, AUDIO_TRACKS, 0.8, id="audio"),
-    ],
-)
-def test_tracks_are_read_from_the_movie(tiny: Path, read, names, least) -> None:
-    """Ridge from what the stimulus store keeps, fitted on run 1, finds every track in run 2."""
-    columns = [TRACKS.index(name) for name in names]
-    first, second = np.split(np.load(tiny / "features.npy")[:, columns], 2)
-    seen, unseen = read(tiny / "run-1.mp4", 60), read(tiny / "run-2.mp4", 60)
-    ridge = RidgeCV(np.logspace(-1, 6, 15)).fit(seen - seen.mean(0), first)
-    found = ridge.predict(unseen - unseen.mean(0))
-    r = [np.corrcoef(found[:, i], second[:, i])[0, 1] for i in range(len(names))]
-    assert not {name: value for name, value in zip(names, r, strict=True) if not value > least}
-
-
-def test_the_movie_outlasts_its_run_and_has_sound(tiny: Path) -> None:
-    frames = np.frombuffer(decode(tiny / "run-1.mp4", "-f", "rawvideo", "-pix_fmt", "gray"), "u1")
-    frames = frames.reshape(-1, 180, 320)
-    assert len(frames) == (60 * 1.5 + 2) * 25
-    assert frames[-1].max() < 20 < frames[0].max()  # the credits are black
-    samples = np.frombuffer(decode(tiny / "run-1.mp4", "-f", "f32le"), "f4")
-    assert 90 <= len(samples) / 2 / SAMPLING_RATE < 92.1
-    assert 0.01 < samples.std() < 0.2
 
 
 def test_tracks_are_independent_and_short_of_memory(tiny: Path) -> None:
