@@ -88,6 +88,8 @@ class Trial:
     code_of: str | None = None
 
 
+#: for dense layers from every pixel: at the common rate they forget the movie for good
+SLOWER = {"learning_rate": 3e-4}
 #: widths and steps that two cores do in half an hour together; any other entry is taken as above
 TRIALS = {
     "conv-voxels": Trial("conv-voxels", 0.25, 150),
@@ -95,16 +97,20 @@ TRIALS = {
     "conv-pca": Trial("conv-pca", 0.25, 150),
     "conv-coarse": Trial("conv-coarse", 0.25, 150),
     "conv-grey": Trial("conv-grey", 0.25, 150),
-    "dense-voxels": Trial("dense-voxels", 0.01, 150),
-    "dense-voxels-slim": Trial("dense-voxels-slim", 0.02, 150),
+    "dense-voxels": Trial("dense-voxels", 0.05, 300, SLOWER),
+    "dense-voxels-slim": Trial("dense-voxels-slim", 0.1, 300, SLOWER),
     "dense-features": Trial("dense-features", 1.0, 150, {"stimulus": PLANTED}),
     STAGE_ONE: Trial(STAGE_ONE, 0.05, 150),
-    STAGE_TWO: Trial(STAGE_TWO, 0.01, 150),
-    f"{STAGE_TWO}, stage 1's code": Trial(STAGE_TWO, 0.01, 150, code_of=STAGE_ONE),
-    "spatial-grid": Trial("spatial-grid", 0.02, 80),
-    "spatial-seeded": Trial("spatial-seeded", 0.25, 80),
+    STAGE_TWO: Trial(STAGE_TWO, 0.02, 200, {"learning_rate": 1e-3}),
+    f"{STAGE_TWO}, stage 1's code": Trial(
+        STAGE_TWO, 0.02, 200, {"learning_rate": 1e-3}, code_of=STAGE_ONE
+    ),
+    "spatial-grid": Trial("spatial-grid", 0.1, 150, {"learning_rate": 1e-3}),
+    "spatial-seeded": Trial("spatial-seeded", 0.5, 300, {"learning_rate": 1e-3}),
     "conv-frames": Trial("conv-frames", 0.25, 80),
-    "temporal-features": Trial("temporal-features", 0.25, 150, {"stimulus": PLANTED}),
+    "temporal-features": Trial(
+        "temporal-features", 0.25, 300, {"stimulus": PLANTED, "delays": "0..11"}
+    ),
 }
 #: of an entry that looks back: the tiny data's runs are too short for its own
 TINY_DELAYS = "0..11"
