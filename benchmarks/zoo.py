@@ -97,16 +97,16 @@ TRIALS = {
     "conv-pca": Trial("conv-pca", 0.25, 150),
     "conv-coarse": Trial("conv-coarse", 0.25, 150),
     "conv-grey": Trial("conv-grey", 0.25, 150),
-    "dense-voxels": Trial("dense-voxels", 0.05, 300, SLOWER),
-    "dense-voxels-slim": Trial("dense-voxels-slim", 0.1, 300, SLOWER),
+    "dense-voxels": Trial("dense-voxels", 0.1, 300, SLOWER),
+    "dense-voxels-slim": Trial("dense-voxels-slim", 0.2, 300, SLOWER),
     "dense-features": Trial("dense-features", 1.0, 150, {"stimulus": PLANTED}),
     STAGE_ONE: Trial(STAGE_ONE, 0.05, 150),
     STAGE_TWO: Trial(STAGE_TWO, 0.02, 200, {"learning_rate": 1e-3}),
     f"{STAGE_TWO}, stage 1's code": Trial(
         STAGE_TWO, 0.02, 200, {"learning_rate": 1e-3}, code_of=STAGE_ONE
     ),
-    "spatial-grid": Trial("spatial-grid", 0.1, 150, {"learning_rate": 1e-3}),
-    "spatial-seeded": Trial("spatial-seeded", 0.5, 300, {"learning_rate": 1e-3}),
+    "spatial-grid": Trial("spatial-grid", 0.02, 80),
+    "spatial-seeded": Trial("spatial-seeded", 0.5, 150, {"learning_rate": 1e-3}),
     "conv-frames": Trial("conv-frames", 0.25, 80),
     "temporal-features": Trial(
         "temporal-features", 0.25, 300, {"stimulus": PLANTED, "delays": "0..11"}
