@@ -9,8 +9,11 @@ import functools
 import json
 import logging
 import math
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -53,6 +56,29 @@ def handled(command: F) -> F:
             raise SystemExit(1) from None
 
     return wrapper  # type: ignore[return-value]
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let a SIGTERM end the work as Ctrl-C does: what was begun is taken away, then exit 143.
+
+    Only the main thread may listen to signals, so that no other may use this.
+    """
+    came = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.signal(number, signal.SIG_IGN)  # a second one would cut the clearing away short
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:  # not in the handler, which may have come in the middle of a print
+            say("stopped by SIGTERM")
 
 
 def _line(error: SherlockError | OSError) -> str:
