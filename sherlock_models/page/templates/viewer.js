@@ -62,23 +62,32 @@
     const map = maps[Number(select.value)], palette = palettes[map.kind];
     planes.forEach(([across, up], axis) => {
       const w = size[across], h = size[up], canvas = canvases[axis];
-      canvas.width = w; canvas.height = h;
-      const context = canvas.getContext("2d"), image = context.createImageData(w, h);
+      // a cell is several dots wide, so that the cross can be thin
+      const dots = Math.max(1, Math.ceil(320 / w)), context = canvas.getContext("2d");
+      const image = context.createImageData(w, h);
+      canvas.width = w * dots; canvas.height = h * dots;
       const p = [...place];
       for (let v = 0; v < h; v++) {
         for (let u = 0; u < w; u++) {
           p[across] = u; p[up] = v;
           const index = cell(p), to = 4 * ((h - 1 - v) * w + u), level = map.values[index];
-          const cross = u === place[across] || v === place[up];
           for (let c = 0; c < 3; c++) {
-            let colour = level ? palette[3 * level + c] : head[index] * 0.6;
-            if (cross) colour = 0.65 * colour + 0.35 * 255;
-            image.data[to + c] = colour;
+            image.data[to + c] = level ? palette[3 * level + c] : head[index] * 0.6;
           }
           image.data[to + 3] = 255;
         }
       }
       context.putImageData(image, 0, 0);
+      context.imageSmoothingEnabled = false;
+      context.globalCompositeOperation = "copy";
+      context.drawImage(canvas, 0, 0, w, h, 0, 0, w * dots, h * dots);
+      context.globalCompositeOperation = "source-over";
+      const middle = (n) => Math.floor((n + 0.5) * dots);
+      for (const [width, colour] of [[3, "#000a"], [1, "#fff"]]) {
+        context.fillStyle = colour;
+        context.fillRect(middle(place[across]) - (width - 1) / 2, 0, width, h * dots);
+        context.fillRect(0, middle(h - 1 - place[up]) - (width - 1) / 2, w * dots, width);
+      }
     });
     const [x, y, z] = mm(place).map((value) => number(value, 0)), level = map.values[cell(place)];
     const value = map.low + ((level - 1) / 254) * (map.high - map.low);
