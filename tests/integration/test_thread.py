@@ -24,6 +24,10 @@ def test_every_step_left_what_it_promises(out):
     run = out / "runs" / "conv-parcels"
     for name in ("config.yaml", "metrics.jsonl", "evaluation.json", "report.html", "overview.png"):
         assert (run / name).stat().st_size > 100
+    assert sd.open(run / "lesions.zarr").sizes["unit"] == 20
+    page = (run / "report.html").read_text()
+    assert "Who loses what" in page
+    assert "No lesions of this checkpoint yet" not in page
     assert list(sd.open(out / "stores/synth").children) == [
         "coarse",
         "grey",
