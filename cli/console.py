@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 from rich.console import Console
@@ -123,10 +123,16 @@ def print_table(
     *,
     numeric: Sequence[int] = (),
 ) -> None:
-    """Print a table on stdout; ``numeric`` columns are set flush right."""
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    """Print a table on stdout; ``numeric`` columns are set flush right.
+
+    The title stays in one line and no cell is cut, so that paths and names are found whole.
+    """
+    if title:
+        results.print(title, style="bold", soft_wrap=True)
+    table = Table()
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index in numeric else "left")
+        justify: Literal["left", "right"] = "right" if index in numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     results.print(table)

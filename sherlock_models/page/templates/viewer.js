@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("page-data").textContent);
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const number = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
+  const telling = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 ? value.toExponential(2) : value.toPrecision(3)).replaceAll("-", "\u2212");
   const film = document.getElementById("film");
   let chooseRegion = () => {};
 
@@ -93,13 +94,13 @@
     const value = map.low + ((level - 1) / 254) * (map.high - map.low);
     const row = region[cell(place)] - 1;
     said.textContent = "x " + x + ", y " + y + ", z " + z + " mm: " +
-      (level ? map.title + " " + number(value, 4) : "nothing measured") + (row >= 0 ? ", " + data.regions[row].name : "");
+      (level ? map.title + " " + telling(value) : "nothing measured") + (row >= 0 ? ", " + data.regions[row].name : "");
     sliders.forEach((slider, axis) => {
       slider.max = size[axis] - 1; slider.value = place[axis];
       slider.setAttribute("aria-valuetext", number(mm(place)[axis], 0) + " mm");
     });
-    document.getElementById("slice-low").textContent = number(map.low, 3);
-    document.getElementById("slice-high").textContent = number(map.high, 3);
+    document.getElementById("slice-low").textContent = telling(map.low);
+    document.getElementById("slice-high").textContent = telling(map.high);
     const bar = document.getElementById("slice-bar");
     bar.width = 255; bar.height = 1;
     const context = bar.getContext("2d"), strip = context.createImageData(255, 1);
