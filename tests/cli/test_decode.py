@@ -97,19 +97,24 @@ def test_a_film_that_is_stopped_leaves_nothing(
 ) -> None:
     arguments = ["decode", run, tiny_raw / "run-1.mp4", tmp_path / "out.mp4"]
     arguments += ["--stills", tmp_path / "out.png"]
-    start = [sys.executable, "-c", "from sherlock_cli.models import main; main()"]
+    # who runs the tests in the background of a shell hands down an ignored SIGINT
+    listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    start = [sys.executable, "-c", f"{listening}from sherlock_cli.models import main; main()"]
     process = subprocess.Popen(
         [*start, *(str(argument) for argument in arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    begun = time.monotonic()
-    while not list(tmp_path.iterdir()) and process.poll() is None:
-        assert time.monotonic() < begun + 200
-        time.sleep(0.01)
-    process.send_signal(number)
-    printed, said = process.communicate(timeout=90)
+    try:
+        begun = time.monotonic()
+        while not list(tmp_path.iterdir()) and process.poll() is None:
+            assert time.monotonic() < begun + 200
+            time.sleep(0.01)
+        process.send_signal(number)
+        printed, said = process.communicate(timeout=90)
+    finally:
+        process.kill()
     assert process.returncode == code, said.decode()
     assert said.decode().strip().splitlines()[-1] == line
     assert b"Traceback" not in said
