@@ -147,7 +147,7 @@ class TestNumbers:
             pytest.param(0.11236, "0.112", id="three digits"),
             pytest.param(0.1, "0.100", id="zeros that tell"),
             pytest.param(-0.0023456, "-0.00235", id="small"),
-            pytest.param(-0.00002345, "-2.34e-05", id="tiny"),
+            pytest.param(-0.0000234, "-2.34e-05", id="tiny"),
             pytest.param(123.4, "123", id="large"),
             pytest.param(-0.0, "0", id="no negative zero"),
             pytest.param(None, "\N{EN DASH}", id="undefined"),
