@@ -9,9 +9,12 @@ import functools
 import json
 import logging
 import math
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal, TypeVar
 
 import click
 from rich.console import Console
@@ -53,6 +56,29 @@ def handled(command: F) -> F:
             raise SystemExit(1) from None
 
     return wrapper  # type: ignore[return-value]
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let a SIGTERM end the work as Ctrl-C does: what was begun is taken away, then exit 143.
+
+    Only the main thread may listen to signals, so that no other may use this.
+    """
+    came = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.signal(number, signal.SIG_IGN)  # a second one would cut the clearing away short
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:  # not in the handler, which may have come in the middle of a print
+            say("stopped by SIGTERM")
 
 
 def _line(error: SherlockError | OSError) -> str:
@@ -97,10 +123,16 @@ def print_table(
     *,
     numeric: Sequence[int] = (),
 ) -> None:
-    """Print a table on stdout; ``numeric`` columns are set flush right."""
-    table = Table(title=title or None, title_justify="left", title_style="bold")
+    """Print a table on stdout; ``numeric`` columns are set flush right.
+
+    The title stays in one line and no cell is cut, so that paths and names are found whole.
+    """
+    if title:
+        results.print(title, style="bold", soft_wrap=True)
+    table = Table()
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index in numeric else "left")
+        justify: Literal["left", "right"] = "right" if index in numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
     results.print(table)

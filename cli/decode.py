@@ -30,6 +30,16 @@ class _Watch(Bar):
         self.begin(cost.frames)
 
 
+def _replacement(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Refuse a shuffle, which `lesion` knows, with the reason."""
+    if value == "shuffle":
+        raise click.BadParameter(
+            "a film is decoded as it comes: another TR's value is not known yet; say zero or mean, "
+            "or sherlock-models lesion --replace shuffle"
+        )
+    return str(click.Choice(["zero", "mean"]).convert(value, option, context))
+
+
 @click.command()
 @click.argument("run", type=_file)
 @click.argument("files", nargs=-1, required=True, type=_file, metavar="[MOVIE] OUT.mp4")
@@ -37,11 +47,21 @@ class _Watch(Bar):
 @click.option("--subject", metavar="SUBJECT", help="Whose brain to predict, if the run knows them.")
 @click.option("--lesion", metavar="UNIT", help="Also decode without UNIT (parcel, network, image).")
 @click.option("--isolate", metavar="UNIT", help="Also decode from UNIT alone.")
+@click.option(
+    "--replace",
+    metavar="zero|mean",
+    default="zero",
+    show_default=True,
+    callback=_replacement,
+    help="By 0 of the standardised BOLD (its mean), or by the training mean of the brain that is "
+    "read.",
+)
 @click.option("--stills", type=_file, metavar="OUT.png", help="Also draw a strip of stills.")
 @click.option("--at", metavar="SECONDS", help="Film seconds of the stills, commas between.")
 @click.option("--overwrite", is_flag=True, help="Replace files of these names.")
 @console.json_option
 @console.handled
+@console.stoppable()
 def decode(
     run: Path,
     files: tuple[Path, ...],
@@ -49,6 +69,7 @@ def decode(
     subject: str | None,
     lesion: str | None,
     isolate: str | None,
+    replace: str,
     stills: Path | None,
     at: str | None,
     overwrite: bool,
@@ -73,6 +94,8 @@ def decode(
     if len(files) > 2 or (len(files) == 1 and bold is None):
         wanted = "MOVIE OUT.mp4, or --bold SUBJECT OUT.mp4"
         raise click.UsageError(f"name two files: {wanted}" if len(files) < 2 else f"only {wanted}")
+    if replace != "zero" and lesion is None and isolate is None:
+        raise click.UsageError("--replace says by what a unit is replaced: name one, --lesion UNIT")
     from sherlock_models.film import decoded_movie
     from sherlock_models.run import load
 
@@ -85,6 +108,7 @@ def decode(
             bold=bold,
             lesion=lesion,
             isolate=isolate,
+            replace=replace,
             stills=stills,
             at=_seconds(at),
             overwrite=overwrite,

@@ -34,7 +34,7 @@ STEPS = {"tiny": 60, "demo": 400}
 @click.option("--steps", type=click.IntRange(min=1), help="Instead of the demo's own number.")
 @handled
 def main(out: Path, size_name: str, steps: int | None) -> None:
-    """Make raw files, build stores, train, evaluate and report in the folder OUT."""
+    """Make raw files, build stores, train, evaluate, lesion and report in the folder OUT."""
     raw, built, run = out / "raw", out / "stores", out / "runs" / ENTRY
     catalog = ["--catalog", str(raw / "catalog.yaml")]
     training = ["--steps", str(steps or STEPS[size_name]), *TRAINING]
@@ -48,6 +48,7 @@ def main(out: Path, size_name: str, steps: int | None) -> None:
         target = ["--data", built / "synth", "--out", run]
         _step(train.main, "sherlock-train", ENTRY, *target, *catalog, *training)
     _step(models.main, "sherlock-models", "evaluate", run)
+    _step(models.main, "sherlock-models", "lesion", run)
     _step(models.main, "sherlock-models", "report", run, "--truth", raw / "truth.zarr")
     picture = write_overview(load(run))
     _print_stores(built / "synth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: units shown for every target
 STRONGEST = 8
+#: of them, units whose parts are shown side by side
+MOST_COLUMNS = 4
 
 
 class _Watch(Bar):
@@ -64,8 +67,10 @@ class _Watch(Bar):
 )
 @click.option("--retrain", metavar="UNIT", help="Also train again without UNIT, as a control.")
 @click.option("--seed", default=0, show_default=True, help="Of every draw.")
+@click.option("--parts", is_flag=True, help="Also print quadrants, octaves and bands.")
 @console.json_option
 @console.handled
+@console.stoppable()
 def lesion(
     run: Path,
     units: str,
@@ -74,6 +79,7 @@ def lesion(
     brain: str,
     retrain: str | None,
     seed: int,
+    parts: bool,
     as_json: bool,
 ) -> None:
     """Lesion RUN's brain layer unit by unit, and see what is decoded worse.
@@ -103,7 +109,7 @@ def lesion(
     if as_json:
         console.print_json(_document(run, path, found, control))
         return
-    _print(found)
+    _print(found, parts)
     if control is not None:
         _print_control(control)
     console.tell(f"everything: {path}")
@@ -119,6 +125,8 @@ def _retrain(run: Run, unit: str, seed: int) -> dict[str, Any]:
 def _document(
     run: Path, path: Path, found: xr.Dataset, control: dict[str, Any] | None
 ) -> dict[str, Any]:
+    from sherlock_models.lesions.lesion_store import dissociations
+
     names = ("effect", "null_mean", "null_std", "z", "p_lesion", "p_measured", "p", "q")
     values = {name: found[name].values for name in names}
     rows = [
@@ -132,53 +140,29 @@ def _document(
         for column, target in enumerate(found["target"].values)
     ]
     document = {"run": run, "path": path, **found.attrs, "rows": rows}
-    document["dissociations"] = _dissociations(found)
+    document["dissociations"] = dissociations(found)
     if control is not None:
         document["retrained"] = control
     return document
 
 
-def _dissociations(found: xr.Dataset) -> list[dict[str, Any]]:
-    from sherlock_models.lesions.block_tests import strongest_dissociation
-
-    targets = [str(target) for target in found["target"].values]
-    whole = targets[: targets.index("loss")]
-    units = found["unit"].values
-    if len(units) < 2:
-        return []
-    rows = []
-    judged, seed = found["judged_increase"].values, found.attrs["seed"]
-    gain = found["measured_gain"].values if found.attrs["brain"] == "predicted" else None
-    for x, first in enumerate(whole):
-        for y in range(x + 1, len(whole)):
-            pair = strongest_dissociation(judged, x, y, seed, gain)
-            rows.append(
-                {
-                    "targets": [first, whole[y]],
-                    "units": [str(units[pair.a]), str(units[pair.b])],
-                    "interaction": pair.value,
-                    "p": pair.p,
-                }
-            )
-    return rows
-
-
-def _print(found: xr.Dataset) -> None:
+def _print(found: xr.Dataset, parts: bool) -> None:
     import numpy as np
 
+    from sherlock_models.lesions import lesion_store
     from sherlock_models.scoring.significance import FDR
+    from sherlock_models.scoring.verdict import number, significant
 
-    targets = [str(target) for target in found["target"].values]
-    for column, target in enumerate(targets[: targets.index("loss")]):
+    for column, target in enumerate(lesion_store.stimuli_of(found)):
         effect, q, z = (found[name].values[:, column] for name in ("effect", "q", "z"))
         order = np.argsort(-effect, kind="stable")[:STRONGEST]
         rows = [
             (
                 str(found["unit"].values[row]),
                 str(found["network"].values[row]),
-                f"{effect[row]:.4f}",
-                "-" if not np.isfinite(z[row]) else f"{z[row]:.1f}",
-                f"{q[row]:.3f}",
+                significant(effect[row]),
+                number(z[row], 1),
+                number(q[row], 3),
             )
             for row in order
         ]
@@ -188,14 +172,37 @@ def _print(found: xr.Dataset) -> None:
             rows,
             numeric=(2, 3, 4),
         )
-    for row in _dissociations(found):
+        if parts:
+            _print_parts(found, target, order[:MOST_COLUMNS].tolist())
+    for row in lesion_store.dissociations(found):
         (a, b), (x, y) = row["units"], row["targets"]
         console.tell(
-            f"double dissociation: {a} for {x}, {b} for {y}: interaction {row['interaction']:.4f}, "
-            f"p {row['p']:.3f} over all pairs",
+            f"double dissociation: {a} for {x}, {b} for {y}: interaction "
+            f"{significant(row['interaction'])}, p {row['p']:.3f} over all pairs",
         )
     for note in _notes(found):
         console.say(f"note: {note}")
+
+
+def _print_parts(found: xr.Dataset, target: str, order: Sequence[int]) -> None:
+    """Print a row for each part of a stimulus, a column for each of its strongest units."""
+    from sherlock_models.lesions.lesion_store import parts_of
+    from sherlock_models.scoring.significance import FDR
+    from sherlock_models.scoring.verdict import significant
+
+    rows = []
+    for part in parts_of(found, target):
+        one = found.sel(target=part)
+        cells = [
+            f"{significant(one['effect'].values[u])}{'*' if one['q'].values[u] <= FDR else ''}"
+            for u in order
+        ]
+        rows.append((part.removeprefix(f"{target}/"), *cells))
+    if rows:
+        units = [str(found["unit"].values[u]) for u in order]
+        title = f"{target}, part by part (* q {FDR} or less)"
+        numeric = range(1, 1 + len(units))
+        console.print_table(title, ("part", *units), rows, numeric=numeric)
 
 
 def _notes(found: xr.Dataset) -> list[str]:
@@ -217,8 +224,13 @@ def _notes(found: xr.Dataset) -> list[str]:
 
 
 def _print_control(control: dict[str, Any]) -> None:
+    from sherlock_models.scoring.verdict import significant
+
     rows = [
-        (target, *(f"{control[kind][target]:.4f}" for kind in ("whole", "lesioned", "retrained")))
+        (
+            target,
+            *(significant(control[kind][target]) for kind in ("whole", "lesioned", "retrained")),
+        )
         for target in control["whole"]
     ]
     console.print_table(

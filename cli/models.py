@@ -131,6 +131,7 @@ def _summary(run: Run) -> dict[str, Any]:
 @click.option("--seed", default=0, show_default=True, help="Of the resampling and the null.")
 @console.json_option
 @console.handled
+@console.stoppable()
 def evaluate(run: Path, seed: int, as_json: bool) -> None:
     """Score RUN on its held-out TRs, beside baselines, ceiling and null."""
     from sherlock_models.run import load
@@ -173,6 +174,7 @@ def _print_scores(document: dict[str, Any]) -> None:
 @click.option("--truth", type=click.Path(path_type=Path), help="truth.zarr of a synthetic dataset.")
 @console.json_option
 @console.handled
+@console.stoppable()
 def report(run: Path, truth: Path | None, as_json: bool) -> None:
     """Write one self-contained HTML page about RUN; evaluates it first if need be."""
     from sherlock_models.page.report import write_report

@@ -142,7 +142,7 @@ def described(
             "entry": entry,
             "architecture": model.architecture,
             "data": data,
-            "catalog": None if catalog is None else str(catalog),
+            "catalog": None if catalog is None else str(Path(catalog).resolve()),
             "versions": versions(),
             **settings,
         },

@@ -41,6 +41,7 @@ def decode(
     bold: str | None = None,
     lesion: str | None = None,
     isolate: str | None = None,
+    replace: str = "zero",
     stills: Path | None = None,
     at: Sequence[float] = (),
     overwrite: bool = False,
@@ -62,6 +63,8 @@ def decode(
         Read this subject's measured brain instead of predicting one.
     lesion, isolate : str, optional
         Unit to replace, or to leave alone; at most one of the two.
+    replace : {"zero", "mean"}
+        By what, as :class:`sherlock_models.lesions.replaced_unit.ReplacedUnit` has it.
     stills : Path, optional
         PNG file for a strip of stills.
     at : sequence of float
@@ -90,7 +93,8 @@ def decode(
     probed = None if movie is None else probe(movie)
     if probed is not None:
         check_decodes(probed)
-    reel = make_reel(run, probed, subject, bold, _unit(run, lesion, isolate))
+    unit = _unit(run, lesion, isolate, replace, "predicted" if bold is None else "measured")
+    reel = make_reel(run, probed, subject, bold, unit)
     strip = None if stills is None else Stills(reel.film, tuple(at))
     told = CountedTrs(reel.brain, strip)
     watcher = watcher or Silent()
@@ -167,7 +171,7 @@ def _film(
     titles, after, ends = ["original", f"decoded from {source}"], "decoded", WHOLE_ENDS
     if unit is not None:
         name = Path(unit.name).name
-        titles.append(f"without {name}" if unit.mode == "lesion" else f"{name} alone")
+        titles.append(_changed(name, unit.mode, unit.replacing.replace))
         after, ends = ("lesioned", PART_ENDS) if unit.mode == "lesion" else ("alone", WHOLE_ENDS)
     before = "original" if unit is None else "decoded"
     difference = f"{after} - {before}, \u00b1{ends[0]:g} grey levels"
@@ -177,6 +181,13 @@ def _film(
     elif picture is not None:
         aspect = sizes[picture][1] / sizes[picture][0]
     return Film(titles, difference, aspect, picture, sound, _channels(run, sound), tr_s, *ends)
+
+
+def _changed(name: str, mode: str, replace: str) -> str:
+    """Title of what is decoded with a unit replaced, or it alone left."""
+    if mode == "isolate":
+        return f"{name} alone" + (", the rest at its mean" if replace == "mean" else "")
+    return f"{name} at its mean" if replace == "mean" else f"without {name}"
 
 
 def _channels(run: Run, sound: str | None) -> int:
@@ -215,9 +226,11 @@ def _check_options(
         )
 
 
-def _unit(run: Run, lesion: str | None, isolate: str | None) -> ReplacedUnit | None:
+def _unit(
+    run: Run, lesion: str | None, isolate: str | None, replace: str, brain: str
+) -> ReplacedUnit | None:
     name, mode = (lesion, "lesion") if lesion is not None else (isolate, "isolate")
-    return None if name is None else ReplacedUnit.of(run, name, mode)
+    return None if name is None else ReplacedUnit.of(run, name, mode, replace, brain)
 
 
 def check_free(path: Path, overwrite: bool, source: Path | None = None) -> None:

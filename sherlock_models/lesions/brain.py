@@ -321,12 +321,16 @@ class Replacing:
         if self.replace == "shuffle":
             rng = np.random.default_rng([self.seed, _SHUFFLE])
             return np.asarray(elements[partners(layer.trs, rng)])
+        return np.broadcast_to(self.training_mean(subject, space), elements.shape)
+
+    def training_mean(self, subject: int, space: Space) -> NDArray[np.float32]:
+        """Mean over the training TRs of what the read brain says of every element, (E,)."""
         known = self._before.test.of_subject(subject)
         if not len(known):  # an unseen subject: the mean of one that was seen
             subject = int(self._before.test.subjects[0])
             known = self._before.test.of_subject(subject)
         seen = space.told(subject, known, self._read(self._before, subject))
-        return np.broadcast_to(seen.mean(axis=0), elements.shape)
+        return np.asarray(seen.mean(axis=0), dtype=np.float32)
 
     def _scale(self, subject: int, trs: IntArray) -> Tensor:
         brains, rows = self.test.data.brains, torch.from_numpy(trs) + self.test.data.lag_trs

@@ -10,7 +10,7 @@ import xarray as xr
 
 from sherlock_data import contract
 from sherlock_data.errors import ConfigError
-from sherlock_models.lesions.block_tests import smallest_p
+from sherlock_models.lesions.block_tests import smallest_p, strongest_dissociation
 from sherlock_models.lesions.maps import Maps
 from sherlock_models.lesions.null import NullUnits
 from sherlock_models.run import CHECKPOINTS
@@ -108,6 +108,7 @@ def _attrs(study: Study, null: NullUnits) -> dict[str, Any]:
         "fingerprints": {n: s.fingerprint for n, s in study.run.config.stores.items()},
         "split": study.run.config.split,
         "fold": study.run.config.fold,
+        "units": study.asked,
         "mode": study.mode,
         "replace": replacing.replace,
         "brain": replacing.brain,
@@ -152,3 +153,43 @@ def is_current(run: Run, mode: str = "lesion") -> bool:
         return False
     best = checkpoint.read_index(run.path / CHECKPOINTS).best
     return bool(load_lesions(run, mode).attrs.get("step") == best)
+
+
+def stimuli_of(lesions: xr.Dataset) -> list[str]:
+    """Targets that are whole stimuli; they stand before the loss."""
+    targets = [str(target) for target in lesions["target"].values]
+    return targets[: targets.index("loss")] if "loss" in targets else targets
+
+
+def parts_of(lesions: xr.Dataset, stimulus: str) -> list[str]:
+    """Targets that are parts of a stimulus: quadrants and octaves, or bands."""
+    targets = [str(target) for target in lesions["target"].values]
+    return [target for target in targets if target.startswith(f"{stimulus}/")]
+
+
+def dissociations(lesions: xr.Dataset) -> list[dict[str, Any]]:
+    """Find the strongest double dissociation of every two stimuli.
+
+    Returns
+    -------
+    list of dict
+        ``targets`` and ``units``, two each; ``interaction``; ``p`` over all pairs of units.
+    """
+    whole, units = stimuli_of(lesions), lesions["unit"].values
+    if len(units) < 2:
+        return []
+    judged, seed = lesions["judged_increase"].values, int(lesions.attrs["seed"])
+    gain = lesions["measured_gain"].values if lesions.attrs["brain"] == "predicted" else None
+    rows = []
+    for x, first in enumerate(whole):
+        for y in range(x + 1, len(whole)):
+            pair = strongest_dissociation(judged, x, y, seed, gain)
+            rows.append(
+                {
+                    "targets": [first, whole[y]],
+                    "units": [str(units[pair.a]), str(units[pair.b])],
+                    "interaction": pair.value,
+                    "p": pair.p,
+                }
+            )
+    return rows

@@ -1,12 +1,12 @@
 """A unit replaced in any brain, whatever movie or person it comes from.
 
 Legend: n = TRs, L = units of the brain layer, E = elements (the layer's own units or, behind a
-code, the voxels). Replaced is by 0 of the standardised units that the model sees: the mean.
+code, the voxels).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,8 @@ class ReplacedUnit:
 
     Attributes
     ----------
-    run : Run
+    replacing : Replacing
+        Of which brain, and by what: `zero` or `mean`.
     name : str
     mode : {"lesion", "isolate"}
     index : ndarray of int64
@@ -41,22 +42,44 @@ class ReplacedUnit:
         Where elements are replaced.
     """
 
-    run: Run
+    replacing: Replacing
     name: str
     mode: str
     index: IntArray
     space: Space
+    _by: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.replacing.replace == "shuffle":
+            raise ConfigError(
+                "brains come a few TRs at a time: another TR's value is not known yet",
+                where="--replace shuffle",
+                remedy="say zero or mean",
+            )
 
     @classmethod
-    def of(cls, run: Run, name: str, mode: str) -> ReplacedUnit:
+    def of(
+        cls, run: Run, name: str, mode: str, replace: str = "zero", brain: str = "predicted"
+    ) -> ReplacedUnit:
         """Find a unit by its name, or by an image.
+
+        Parameters
+        ----------
+        run : Run
+        name : str
+        mode : {"lesion", "isolate"}
+        replace : {"zero", "mean"}
+            `mean` is over the training TRs of the subject's brain, or of another's where the
+            subject was never trained on.
+        brain : {"predicted", "measured"}
+            Whose mean.
 
         Raises
         ------
         ConfigError, InputError, UnavailableError
             If there is no such unit, or the image cannot be used.
         """
-        replacing = Replacing(run, Side.of(run.data, "test"))
+        replacing = Replacing(run, Side.of(run.data, "test"), brain, replace)
         elements = Elements(run, replacing.signal, replacing.components)
         try:
             units = find_units(elements, [name])
@@ -64,7 +87,7 @@ class ReplacedUnit:
             raise ConfigError(error.what, where=f"--{mode}", remedy=error.remedy) from None
         index = np.unique(np.concatenate([unit.index for unit in units]))
         space = UnitSpace(run.data) if of_the_layer(units) else replacing.space
-        return cls(run, name, mode, index, space)
+        return cls(replacing, name, mode, index, space)
 
     @property
     def isolate(self) -> bool:
@@ -93,10 +116,11 @@ class ReplacedUnit:
         return brain
 
     def _reading(self, read: Tensor, subject: int, trs: IntArray) -> Reading:
-        data = self.run.data
+        data, signal = self.replacing.run.data, torch.from_numpy(self.space.signal[subject])
         told = torch.from_numpy(self.space.told(subject, trs, read.numpy()))
-        elements = torch.where(torch.from_numpy(self.space.signal[subject]), told, 0.0)
-        plain = Reading(trs, np.ones(len(trs)), read, torch.zeros_like(elements))
+        elements = torch.where(signal, told, 0.0)
+        by = torch.where(signal, self._replacement(subject), 0.0).expand_as(elements)
+        plain = Reading(trs, np.ones(len(trs)), read, by)
         if not isinstance(self.space, VoxelSpace):
             return plain
         run = data.brains.run[torch.from_numpy(trs) + data.lag_trs]
@@ -107,3 +131,12 @@ class ReplacedUnit:
             subject=data.subjects[subject],
             scale=data.brains.inverse_std[subject, run],
         )
+
+    def _replacement(self, subject: int) -> Tensor:
+        """Return what replaces every element, (E,), or (1,) for all."""
+        if self.replacing.replace == "zero":
+            return torch.zeros(1)
+        if subject not in self._by:
+            mean = self.replacing.training_mean(subject, self.space)
+            self._by[subject] = torch.from_numpy(mean)
+        return self._by[subject]

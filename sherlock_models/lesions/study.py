@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,7 @@ from sherlock_models.lesions.brain import Reading, Replacing
 from sherlock_models.lesions.effects import Change, Decoding, increases
 from sherlock_models.lesions.null import NullUnits, null_units
 from sherlock_models.lesions.targets import decoding_of, variances
-from sherlock_models.lesions.units import Elements, Unit, find_units, of_the_layer
+from sherlock_models.lesions.units import Elements, Unit, find_units, is_image, of_the_layer
 from sherlock_models.scoring.heldout import Side, run_index
 from sherlock_models.scoring.scores import FloatArray, IntArray, TimeBlocks
 
@@ -113,6 +114,8 @@ class Study:
     mode : str
     replacing : Replacing
     elements : Elements
+    asked : str
+        The units as they were asked for.
     units : list of Unit
     decoding : Decoding
     variance : ndarray of float64, (parts,)
@@ -128,6 +131,7 @@ class Study:
     mode: str
     replacing: Replacing
     elements: Elements
+    asked: str
     units: list[Unit]
     decoding: Decoding
     variance: FloatArray
@@ -158,6 +162,7 @@ class Study:
             mode=mode,
             replacing=replacing,
             elements=elements,
+            asked=_asked(units),
             units=found,
             decoding=decoding,
             variance=variances(decoding, train),
@@ -297,6 +302,12 @@ class Study:
             [weights.get(name, 1.0) * columns[name] for name in self.stimuli], axis=0
         )
         return np.stack([columns[target] for target in self.targets], axis=-1)
+
+
+def _asked(units: str | Sequence[str]) -> str:
+    """Write down what was asked for, images by paths that mean the same from every folder."""
+    names = [units] if isinstance(units, str) else units
+    return ",".join(str(Path(name).resolve()) if is_image(name) else name for name in names)
 
 
 def _nothing(reading: Reading, rows: slice) -> Change:

@@ -212,7 +212,7 @@ def find_units(elements: Elements, wanted: str | Sequence[str]) -> list[Unit]:
     if isinstance(wanted, str):
         if wanted in KINDS:
             return _all(elements, wanted)
-        wanted = [wanted] if _is_image(wanted) else [name.strip() for name in wanted.split(",")]
+        wanted = [wanted] if is_image(wanted) else [name.strip() for name in wanted.split(",")]
     found = [unit for name in wanted for unit in _named(elements, name)]
     if not found:
         raise ConfigError("no unit is named", where="--units", remedy=f"say {', '.join(KINDS)}")
@@ -260,7 +260,7 @@ def _networks(elements: Elements, labels: Labels) -> dict[str, Unit]:
 
 
 def _named(elements: Elements, name: str) -> list[Unit]:
-    if _is_image(name):
+    if is_image(name):
         return region(elements, Path(name))
     known: dict[str, Unit] = {}
     try:
@@ -293,7 +293,8 @@ def _with_signal(unit: Unit) -> Unit:
     return unit
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a name is a file's."""
     return name.endswith((".nii", ".nii.gz"))
 
 

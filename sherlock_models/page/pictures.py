@@ -23,7 +23,9 @@ from sherlock_models.training.history import MEAN_SCORE, Curve
 
 #: Okabe & Ito (2008), without the ones too pale for a line
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MAP, SIGNED_MAP = "cividis", "RdBu_r"
+MAP = "cividis"
+#: of maps with both signs; nothing has the ground's own colour, and does not shine on a dark one
+SIGNED_MAPS = {"light": "RdBu_r", "dark": "berlin"}
 DPI = 110
 #: points a curve is drawn with
 _BINS = 200
@@ -144,9 +146,9 @@ def signed_brain(image: Any, alt: str) -> Picture:
                 image,
                 figure=figure,
                 display_mode="lyrz",
-                cmap=SIGNED_MAP,
+                cmap=SIGNED_MAPS[mode],
                 colorbar=True,
-                threshold=0.05 * top,
+                threshold=1e-6 * top,
                 vmin=-top,
                 vmax=top,
                 symmetric_cbar=True,

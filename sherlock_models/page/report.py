@@ -15,21 +15,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sherlock_data.contract import created_by
 from sherlock_models.brain_map import brain_store, to_image
+from sherlock_models.lesions.lesion_store import dissociations
 from sherlock_models.page import pictures
 from sherlock_models.page.pictures import Picture
 from sherlock_models.page.report_lesions import (
-    dissociations,
     effect_maps,
     lesion_tables,
     matrix,
     read_lesions,
 )
 from sherlock_models.page.report_regions import find_regions, stills, volumes
-from sherlock_models.page.reproduce import commands
+from sherlock_models.page.reproduce import UNKNOWN_CATALOG, commands
 from sherlock_models.scoring import planted
 from sherlock_models.scoring.evaluate import load_evaluation
 from sherlock_models.scoring.heldout import PREDICTED
-from sherlock_models.scoring.verdict import Table, number, verdicts, with_interval
+from sherlock_models.scoring.verdict import (
+    Table,
+    number,
+    significant,
+    verdicts,
+    with_interval,
+)
 from sherlock_models.training.history import curves
 
 if TYPE_CHECKING:
@@ -41,7 +47,11 @@ PAGE = "report.html"
 #: metrics in the order of the table's columns: title, digits, what it is
 METRICS = {
     "r": ("r", 2, "Pearson correlation over time, the mean over units"),
-    "r_over_ceiling": ("r / ceiling", 2, "r over the noise ceiling, where that is at least 0.1"),
+    "r_over_ceiling": (
+        "r / ceiling",
+        2,
+        "r over the lower bound of the noise ceiling, where that is at least 0.1: may exceed 1",
+    ),
     "significant": ("above null", 2, "share of units above a phase-randomised null, FDR 0.05"),
     "r2": ("R²", 2, "1 - SSE / SST around the training mean"),
     "identification": ("identified", 2, "share of segments told apart from all others"),
@@ -114,7 +124,8 @@ def write_report(run: Run, truth: Path | None = None) -> Path:
             lesion_tables=[] if lesions is None else lesion_tables(lesions),
             matrix=None if lesions is None else matrix(lesions),
             dissociations=[] if lesions is None else dissociations(lesions),
-            lesion_command=f"sherlock-models lesion {shlex.quote(str(run.path))}",
+            unknown_catalog=UNKNOWN_CATALOG,
+            lesion_command=f"sherlock-models lesion {shlex.quote(str(run.path.resolve()))}",
             lesion_maps=[] if lesions is None else list(_lesion_maps(run, lesions, store)),
             extra=extra,
             is_compressor=run.config.is_compressor,
@@ -150,6 +161,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["significant"] = significant
     return environment
 
 
@@ -275,7 +287,7 @@ def _lesion_maps(run: Run, lesions: xr.Dataset, store: xr.Dataset) -> Iterator[t
         image = to_image(values, store)
         if image is not None and str(store.attrs["space"]) == "MNI152":
             top = float(np.nanmax(np.abs(values)))
-            alt = f"Glass brain: effect of a lesion on {title}, at most {top:.4f} in size."
+            alt = f"Glass brain: effect of a lesion on {title}, at most {significant(top)} in size."
             yield f"What {title} loses without each unit", pictures.signed_brain(image, alt)
 
 

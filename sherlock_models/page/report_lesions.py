@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from sherlock_models.lesions import lesion_store
-from sherlock_models.lesions.block_tests import strongest_dissociation
-from sherlock_models.page.report_regions import effects_at, find_regions, stimuli_of
+from sherlock_models.lesions.lesion_store import stimuli_of
+from sherlock_models.page.report_regions import effects_at, find_regions
 from sherlock_models.scoring.significance import FDR
 
 if TYPE_CHECKING:
@@ -109,27 +109,6 @@ def matrix(lesions: xr.Dataset) -> dict[str, Any]:
             for row in order
         ],
     }
-
-
-def dissociations(lesions: xr.Dataset) -> list[dict[str, Any]]:
-    """Find the strongest double dissociation of every two stimuli."""
-    whole, units = stimuli_of(lesions), lesions["unit"].values
-    if len(units) < 2 or "judged_increase" not in lesions:
-        return []
-    judged, seed = lesions["judged_increase"].values, int(lesions.attrs.get("seed", 0))
-    rows = []
-    for x in range(len(whole)):
-        for y in range(x + 1, len(whole)):
-            pair = strongest_dissociation(judged, x, y, seed)
-            rows.append(
-                {
-                    "targets": (whole[x], whole[y]),
-                    "units": (str(units[pair.a]), str(units[pair.b])),
-                    "interaction": finite(pair.value),
-                    "p": finite(pair.p),
-                }
-            )
-    return rows
 
 
 def finite(value: float) -> float | None:

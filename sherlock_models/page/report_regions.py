@@ -24,8 +24,10 @@ from sherlock_models.brain_map import brain_store, to_image
 from sherlock_models.film.decode import Teller, Told
 from sherlock_models.film.panels import bytes_of, coloured
 from sherlock_models.lesions.brain import Replacing
+from sherlock_models.lesions.lesion_store import stimuli_of
 from sherlock_models.lesions.replaced_unit import ReplacedUnit
 from sherlock_models.lesions.units import Elements, Unit, find_units
+from sherlock_models.page.pictures import MAP, SIGNED_MAPS
 from sherlock_models.scoring.heldout import PREDICTED, Reader, Side
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ STRONGEST, MOST_NETWORKS = 8, 24
 LEVELS = 15.0
 #: cells of the grid that travel with the page, at most; a finer grid is thinned
 MOST_CELLS = 1_000_000
-PALETTES = {"one-sided": "cividis", "two-sided": "RdBu_r"}
+#: the slices have a black ground
+PALETTES = {"one-sided": MAP, "two-sided": SIGNED_MAPS["dark"]}
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,6 @@ def _strongest(lesions: xr.Dataset | None, parcels: dict[str, Unit]) -> list[str
     return list(found)
 
 
-def stimuli_of(lesions: xr.Dataset) -> list[str]:
-    """Targets that are whole stimuli; they stand before the loss."""
-    targets = [str(target) for target in lesions["target"].values]
-    return targets[: targets.index("loss")] if "loss" in targets else targets
-
-
 def stills(run: Run, units: Sequence[Unit], trs: IntArray) -> dict[str, Any] | None:
     """Decode held-out pictures whole and without each unit.
 
@@ -143,9 +140,9 @@ def stills(run: Run, units: Sequence[Unit], trs: IntArray) -> dict[str, Any] | N
         "lesioned": [],
         "difference": [],
     }
-    space = Replacing(run, test).space
+    replacing = Replacing(run, test)
     for unit in units:
-        replaced = ReplacedUnit(run, unit.name, "lesion", unit.index, space)
+        replaced = ReplacedUnit(replacing, unit.name, "lesion", unit.index, replacing.space)
         less = [told for told, _ in teller.tell(replaced(read, subject, trs), subject, trs)]
         found["lesioned"].append(_sheet([bytes_of(told[name]) for told in less]))
         found["difference"].append(_sheet(_differences(whole, less, name)))

@@ -100,7 +100,7 @@ def evaluate(
         "canary": canaries,
         "smuggled": smuggled(movie),
         "bands": _bands(run, movie),
-        "notes": [*_notes(run, test, draws, null_draws), *brain_notes, *movie_notes],
+        "notes": grouped([*_notes(run, test, draws, null_draws), *brain_notes, *movie_notes]),
     }
     document = _plain(document)
     arrays = gather(run, test, brain, ceiling, movie, space.names)
@@ -296,7 +296,9 @@ def _notes(run: Run, test: Side, draws: int, null_draws: int) -> list[str]:
         f"{FDR}",
         "r2 is around the training mean, which scores 0; r_spatial runs across pixels and flatters "
         "the mean frame",
-        "the noise ceiling is the inter-subject correlation over every valid volume of the scan",
+        "the noise ceiling is the inter-subject correlation over every valid volume of the scan; "
+        "r_over_ceiling is over its lower bound, the mean of the others, who are few and noisy "
+        "too: a good model can exceed 1",
         "identification: best of n segments, chance 1/n",
         *data.notes,
     ]
@@ -316,6 +318,17 @@ def _notes(run: Run, test: Side, draws: int, null_draws: int) -> list[str]:
     if data.split.warning:
         notes.append(data.split.warning)
     return notes
+
+
+def grouped(notes: Sequence[str]) -> list[str]:
+    """Say once what is said of several: `a: text` and `b: text` become `a, b: text`."""
+    names: dict[str, list[str]] = {}
+    for note in notes:
+        name, colon, text = note.partition(": ")
+        whose = names.setdefault(text if colon else note, [])
+        if colon and name not in whose:
+            whose.append(name)
+    return [f"{', '.join(who)}: {text}" if who else text for text, who in names.items()]
 
 
 def _plain(value: Any) -> Any:

@@ -116,9 +116,12 @@ def _dims(is_video: bool) -> tuple[str, ...]:
 def write(path: Path, arrays: xr.Dataset) -> None:
     """Write the arrays beside the old ones, then change places."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with warnings.catch_warnings():  # Zarr v3 has no final form for consolidated metadata yet
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        arrays.to_zarr(temporary, mode="w", zarr_format=3, consolidated=True)
-    if path.exists():
-        shutil.rmtree(path)
-    temporary.replace(path)
+    try:
+        with warnings.catch_warnings():  # Zarr v3 has no final form for consolidated metadata yet
+            warnings.filterwarnings("ignore", message="Consolidated metadata")
+            arrays.to_zarr(temporary, mode="w", zarr_format=3, consolidated=True)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +59,20 @@ class Table:
 
 def number(value: float | None, digits: int = 2) -> str:
     """Write a number for people; a dash where undefined."""
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     return f"{round(value, digits) + 0.0:.{digits}f}"  # adding zero takes the sign off -0.00
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """Write a number that may be tiny: so many digits that tell, as a power of ten below 0.001."""
+    if value is None or not math.isfinite(value):
+        return "\N{EN DASH}"
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:#.{digits}g}".rstrip(".")
 
 
 def with_interval(row: dict[str, Any], digits: int = 2) -> str:

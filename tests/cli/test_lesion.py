@@ -11,6 +11,8 @@ from click.testing import CliRunner, Result
 from sherlock_cli.models import main
 from sherlock_cli.train import main as train
 
+from sherlock_models.scoring.verdict import significant
+
 
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["lesion", *(str(argument) for argument in arguments)])
@@ -27,14 +29,20 @@ def run(tiny_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_table_and_what_it_costs(run: Path) -> None:
-    result = call(run, "--units", "networks")
+    result = call(run, "--units", "networks", "--parts")
     assert result.exit_code == 0, result.output
     for word in ("video:", "audio:", "double dissociation", "lesions.zarr"):
         assert word in result.stdout
+    for part in ("video, part by part", "upper left", "0-2 cycles", "audio, part by part"):
+        assert part in result.stdout
+    assert "-0.0000" not in result.stdout
     assert "brains to decode, from the first layer's output" in result.stderr
     assert "the smallest p is" in result.stderr
     with xr.open_zarr(run / "lesions.zarr") as kept:
         assert {"effect", "null_mean", "null_std", "q"} <= set(kept.data_vars)
+        assert kept.attrs["units"] == "networks"
+        strongest = float(kept["effect"].sel(target="audio").max())
+    assert significant(strongest) in result.stdout
 
 
 def test_json_has_a_row_for_every_unit_and_target(run: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import xarray as xr
 from sherlock_cli import demo
 
 import sherlock_data as sd
@@ -24,6 +25,11 @@ def test_every_step_left_what_it_promises(out):
     run = out / "runs" / "conv-parcels"
     for name in ("config.yaml", "metrics.jsonl", "evaluation.json", "report.html", "overview.png"):
         assert (run / name).stat().st_size > 100
+    with xr.open_zarr(run / "lesions.zarr") as lesions:
+        assert lesions.sizes["unit"] == 20
+    page = (run / "report.html").read_text()
+    assert "Who loses what" in page
+    assert "No lesions of this checkpoint yet" not in page
     assert list(sd.open(out / "stores/synth").children) == [
         "coarse",
         "grey",

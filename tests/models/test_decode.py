@@ -11,6 +11,7 @@ from typing import Any
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
 from matplotlib.image import imread
 
 from sherlock_data.errors import ConfigError, InputError, SherlockError
@@ -222,18 +223,34 @@ class TestWhatIsTold:
             assert found is not None
             np.testing.assert_allclose(found["audio"], decoded["audio"][row], atol=1e-5)
 
+    @pytest.mark.parametrize("replace", ["zero", "mean"])
     @pytest.mark.parametrize("mode", ["lesion", "isolate"])
     def test_a_unit_is_replaced_as_lesions_replace_it(
-        self, run: Run, tiny_raw: Path, mode: str
+        self, run: Run, tiny_raw: Path, mode: str, replace: str
     ) -> None:
-        unit = ReplacedUnit.of(run, "SynA", mode)
+        unit = ReplacedUnit.of(run, "SynA", mode, replace)
         told = list(movie_brain(run, tiny_raw / "run-1.mp4", unit))
         trs = [tr for tr in run.data.split.test.tolist() if tr < len(told) - 1][:3]
-        expected = lesioned(run, "SynA", trs, mode=mode)["audio"]["lesioned"]
+        expected = lesioned(run, "SynA", trs, mode=mode, replace=replace)["audio"]["lesioned"]
         for row, tr in enumerate(trs):
             found = told[tr].changed
             assert found is not None
             np.testing.assert_allclose(found["audio"], expected[row], atol=1e-3)
+
+    def test_the_mean_is_of_the_brain_that_is_read(self, run: Run) -> None:
+        trs = run.data.split.test[:3]
+        read = torch.ones(len(trs), len(run.data.unit_names))
+        unit = ReplacedUnit.of(run, "SynA", "lesion", "mean", "measured")
+        train = Side.of(run.data, "train")
+        mean = train.measured(1, train.of_subject(1)).mean(axis=0)
+        changed = unit(read, 1, trs).numpy()
+        inside = np.isin(np.arange(len(mean)), unit.index) & run.data.signal[1]
+        np.testing.assert_allclose(changed[:, inside], np.tile(mean[inside], (3, 1)), atol=1e-6)
+        np.testing.assert_array_equal(changed[:, ~np.isin(np.arange(len(mean)), unit.index)], 1)
+
+    def test_a_shuffle_needs_the_whole_film(self, run: Run) -> None:
+        with pytest.raises(ConfigError, match="not known yet"):
+            ReplacedUnit.of(run, "SynA", "lesion", "shuffle")
 
     def test_delays_leave_the_first_trs_without_a_brain(self, delayed: Run, tiny_raw: Path) -> None:
         told = list(movie_brain(delayed, tiny_raw / "run-1.mp4", subject="sub-02"))

@@ -16,7 +16,7 @@ from sherlock_data.errors import ConfigError, InputError
 from sherlock_models.run import load
 from sherlock_models.scoring import planted
 from sherlock_models.scoring.brain_scores import Baselines
-from sherlock_models.scoring.evaluate import canary, is_current, load_evaluation
+from sherlock_models.scoring.evaluate import canary, grouped, is_current, load_evaluation
 from sherlock_models.scoring.heldout import (
     MEASURED,
     NOISY,
@@ -26,7 +26,7 @@ from sherlock_models.scoring.heldout import (
     Side,
     partners,
 )
-from sherlock_models.scoring.verdict import FAILED, OPEN, PASSED, verdicts
+from sherlock_models.scoring.verdict import FAILED, OPEN, PASSED, number, significant, verdicts
 
 ROW = {"predictor", "target", "metric", "value", "low", "high", "n"}
 BRAIN = {"r", "r_over_ceiling", "significant", "r2", "identification"}
@@ -121,6 +121,45 @@ class TestDocument:
         for name in ("delayed-ridge:", "mean:", "time-index:", "other-subjects:", "mean-frame"):
             assert name in notes
         assert f"{document['held_out']['train_trs']} training TRs" in notes
+        assert "previous-frame (video), previous-tr (audio): the true stimulus" in notes
+        assert "can exceed 1" in notes
+
+    @pytest.mark.parametrize(
+        ("notes", "expected"),
+        [
+            pytest.param(["a: x", "b: y", "c: x"], ["a, c: x", "b: y"], id="the first's place"),
+            pytest.param(["x", "x", "a: x"], ["a: x"], id="with and without a name"),
+            pytest.param(["a: x: y", "b: x: y"], ["a, b: x: y"], id="the first colon"),
+            pytest.param(["a: x", "a: x"], ["a: x"], id="the very same"),
+            pytest.param([], [], id="none"),
+        ],
+    )
+    def test_what_is_said_of_several_is_said_once(
+        self, notes: list[str], expected: list[str]
+    ) -> None:
+        assert grouped(notes) == expected
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [
+            pytest.param(0.11236, "0.112", id="three digits"),
+            pytest.param(0.1, "0.100", id="zeros that tell"),
+            pytest.param(-0.0023456, "-0.00235", id="small"),
+            pytest.param(-0.0000234, "-2.34e-05", id="tiny"),
+            pytest.param(123.4, "123", id="large"),
+            pytest.param(-0.0, "0", id="no negative zero"),
+            pytest.param(None, "\N{EN DASH}", id="undefined"),
+            pytest.param(float("nan"), "\N{EN DASH}", id="not a number"),
+        ],
+    )
+    def test_digits_that_tell(self, value: float | None, expected: str) -> None:
+        assert significant(value) == expected
+
+    def test_fixed_digits_have_no_negative_zero(self) -> None:
+        assert number(-0.0004, 2) == "0.00"
+        assert number(float("nan")) == "\N{EN DASH}"
 
 
 class TestArrays:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -13,15 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from matplotlib.image import imread
+from sherlock_cli.data import main as data
+from sherlock_cli.models import main as models
+from sherlock_cli.train import main as train
 
 from sherlock_data.errors import ConfigError
 from sherlock_models.lesions import lesion_store
 from sherlock_models.lesions.lesion import lesion
 from sherlock_models.page.report import _environment, score_tables, write_report
-from sherlock_models.page.reproduce import commands
+from sherlock_models.page.reproduce import UNKNOWN_CATALOG, commands
+from sherlock_models.resolve import resolve
 from sherlock_models.run import load
+from sherlock_models.scoring.evaluate import evaluate
 from sherlock_models.training.history import curves, sparkline
+from sherlock_models.training.train import fit
 
 
 class Page(HTMLParser):
@@ -208,13 +216,57 @@ def test_a_run_without_an_evaluation_writes_nothing(judged: Path, tmp_path: Path
 
 def test_commands_name_what_differs_from_the_defaults(judged: Path) -> None:
     run = load(judged)
-    build, train, evaluate, report = commands(run)
+    build, training, evaluation, report = commands(run)
     assert build.startswith("sherlock-data build synth parcels stimulus")
-    assert "--steps 40" in train
-    assert "--set width=0.05" in train
-    assert "learning_rate" not in train
-    assert evaluate == f"sherlock-models evaluate {run.path}"
+    assert "--steps 40" in training
+    assert "--set width=0.05" in training
+    assert "learning_rate" not in training
+    assert evaluation == f"sherlock-models evaluate {run.path}"
     assert report == f"sherlock-models report {run.path}"
+
+
+def test_a_catalogue_that_the_run_does_not_know_has_a_place_in_the_commands(
+    judged: Path, page: Page
+) -> None:
+    build, training, *_ = commands(load(judged))  # 'synth' is in no packaged catalogue
+    assert f" --catalog {UNKNOWN_CATALOG} " in build
+    assert f" --catalog {UNKNOWN_CATALOG} " in training
+    assert f"in the place of {UNKNOWN_CATALOG}" in page.text
+
+
+@pytest.mark.slow
+def test_the_commands_make_the_run_again(
+    tiny_raw: Path, tiny_stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page prints, typed in another folder once stores and run are gone."""
+    shutil.copytree(tiny_raw, tmp_path / "raw")
+    shutil.copytree(tiny_stores, tmp_path / "stores" / "synth")
+    monkeypatch.chdir(tmp_path)
+    options = {"steps": 4, "batch_size": 16, "width": 0.05, "validate_every": 4, "video": 400}
+    config = resolve("conv-parcels", "stores/synth", catalog="raw/catalog.yaml", options=options)
+    run = fit(config, Path("run"), device="cpu")
+    evaluate(run)
+    lesion_store.save(run, lesion(run, "networks", replace="mean"))
+    printed = commands(run, Path("raw/truth.zarr"), lesion_store.load_lesions(run).attrs)
+    before = json.loads((run.path / "evaluation.json").read_text())
+    effects = lesion_store.load_lesions(run)["effect"].load()
+    shutil.rmtree("stores")
+    shutil.rmtree("run")
+    monkeypatch.chdir("/")
+    mains = {"sherlock-data": data, "sherlock-train": train, "sherlock-models": models}
+    for line in printed:
+        name, *arguments = shlex.split(line)
+        done = CliRunner().invoke(mains[name], arguments)
+        assert done.exit_code == 0, f"{line}: {done.output}"
+    again = load(tmp_path / "run")
+    assert again.config.options == config.options
+    assert "Who loses what" in (again.path / "report.html").read_text()
+    after = json.loads((again.path / "evaluation.json").read_text())
+    for one, other in zip(before["rows"], after["rows"], strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+    np.testing.assert_allclose(
+        effects, lesion_store.load_lesions(again)["effect"], rtol=1e-4, atol=1e-9
+    )
 
 
 def test_the_model_comes_first_in_every_table() -> None:

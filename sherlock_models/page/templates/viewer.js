@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("page-data").textContent);
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const number = (value, digits) => value.toFixed(digits).replace("-", "\u2212");
+  const telling = (value) => (value === 0 ? "0" : Math.abs(value) < 1e-3 ? value.toExponential(2) : value.toPrecision(3)).replaceAll("-", "\u2212");
   const film = document.getElementById("film");
   let chooseRegion = () => {};
 
@@ -62,35 +63,44 @@
     const map = maps[Number(select.value)], palette = palettes[map.kind];
     planes.forEach(([across, up], axis) => {
       const w = size[across], h = size[up], canvas = canvases[axis];
-      canvas.width = w; canvas.height = h;
-      const context = canvas.getContext("2d"), image = context.createImageData(w, h);
+      // a cell is several dots wide, so that the cross can be thin
+      const dots = Math.max(1, Math.ceil(320 / w)), context = canvas.getContext("2d");
+      const image = context.createImageData(w, h);
+      canvas.width = w * dots; canvas.height = h * dots;
       const p = [...place];
       for (let v = 0; v < h; v++) {
         for (let u = 0; u < w; u++) {
           p[across] = u; p[up] = v;
           const index = cell(p), to = 4 * ((h - 1 - v) * w + u), level = map.values[index];
-          const cross = u === place[across] || v === place[up];
           for (let c = 0; c < 3; c++) {
-            let colour = level ? palette[3 * level + c] : head[index] * 0.6;
-            if (cross) colour = 0.65 * colour + 0.35 * 255;
-            image.data[to + c] = colour;
+            image.data[to + c] = level ? palette[3 * level + c] : head[index] * 0.6;
           }
           image.data[to + 3] = 255;
         }
       }
       context.putImageData(image, 0, 0);
+      context.imageSmoothingEnabled = false;
+      context.globalCompositeOperation = "copy";
+      context.drawImage(canvas, 0, 0, w, h, 0, 0, w * dots, h * dots);
+      context.globalCompositeOperation = "source-over";
+      const middle = (n) => Math.floor((n + 0.5) * dots);
+      for (const [width, colour] of [[3, "#000a"], [1, "#fff"]]) {
+        context.fillStyle = colour;
+        context.fillRect(middle(place[across]) - (width - 1) / 2, 0, width, h * dots);
+        context.fillRect(0, middle(h - 1 - place[up]) - (width - 1) / 2, w * dots, width);
+      }
     });
     const [x, y, z] = mm(place).map((value) => number(value, 0)), level = map.values[cell(place)];
     const value = map.low + ((level - 1) / 254) * (map.high - map.low);
     const row = region[cell(place)] - 1;
     said.textContent = "x " + x + ", y " + y + ", z " + z + " mm: " +
-      (level ? map.title + " " + number(value, 4) : "nothing measured") + (row >= 0 ? ", " + data.regions[row].name : "");
+      (level ? map.title + " " + telling(value) : "nothing measured") + (row >= 0 ? ", " + data.regions[row].name : "");
     sliders.forEach((slider, axis) => {
       slider.max = size[axis] - 1; slider.value = place[axis];
       slider.setAttribute("aria-valuetext", number(mm(place)[axis], 0) + " mm");
     });
-    document.getElementById("slice-low").textContent = number(map.low, 3);
-    document.getElementById("slice-high").textContent = number(map.high, 3);
+    document.getElementById("slice-low").textContent = telling(map.low);
+    document.getElementById("slice-high").textContent = telling(map.high);
     const bar = document.getElementById("slice-bar");
     bar.width = 255; bar.height = 1;
     const context = bar.getContext("2d"), strip = context.createImageData(255, 1);
