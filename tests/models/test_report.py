@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from matplotlib.image import imread
@@ -262,8 +263,9 @@ def test_the_commands_make_the_run_again(
     assert again.config.options == config.options
     assert "Who loses what" in (again.path / "report.html").read_text()
     after = json.loads((again.path / "evaluation.json").read_text())
-    for one, other in zip(before["rows"], after["rows"], strict=True):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(before["rows"]), pd.DataFrame(after["rows"]), rtol=1e-4
+    )
     np.testing.assert_allclose(
         effects, lesion_store.load_lesions(again)["effect"], rtol=1e-4, atol=1e-9
     )
