@@ -35,6 +35,10 @@ class Small(nn.Sequential):
     def blocks(self) -> list[nn.Module]:
         return list(self)
 
+    def encode(self, values: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self[0](values)
+        return found
+
 
 def trainer(world: World, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Sharded where there are several ranks."""
