@@ -89,7 +89,7 @@ def measure(entry: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
         ready = [data.batch(trainer.samples, trainer.batches.at(step)) for step in range(4)]
         twin = build_model(settled.model_entry, data.sizes, settled.model_options)
         (folder / "run").mkdir()
-        journal = Journal(folder / "run", 0, args.steps, args.batch)
+        journal = Journal(folder / "run", 0, settled)
         steps = {"ours": ours(trainer, journal), "bare": bare(twin, ready, 1e-3)}
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
         for number in range(args.warmup + args.steps):

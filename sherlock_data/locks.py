@@ -37,6 +37,8 @@ SUFFIX = ".lock"
 HEARTBEAT_S = 10.0
 #: silence after which a holder elsewhere is taken for dead
 STALE_S = 120.0
+#: who waits for a holder looks this often
+WAIT_S = 1.0
 #: a lock file is empty for no longer than this
 EMPTY_S = 5.0
 
@@ -87,7 +89,9 @@ class Holder:
 
 
 @contextlib.contextmanager
-def held(path: str | Path, doing: str = "is being built") -> Iterator[Holder | None]:
+def held(
+    path: str | Path, doing: str = "is being built", wait_s: float = 0.0
+) -> Iterator[Holder | None]:
     """Hold the lock of a store, or of anything else that one process at a time may write.
 
     Parameters
@@ -96,6 +100,8 @@ def held(path: str | Path, doing: str = "is being built") -> Iterator[Holder | N
         The store.
     doing : str
         What a second one is told of the first.
+    wait_s : float
+        How long to wait for another holder to end, or to have been silent long enough.
 
     Yields
     ------
@@ -111,7 +117,7 @@ def held(path: str | Path, doing: str = "is being built") -> Iterator[Holder | N
     lock: _FileLock | _ObjectLock
     with plainly(path):
         lock = _ObjectLock(text, doing) if is_remote(text) else _FileLock(Path(text), doing)
-        dead = lock.acquire()
+        dead = _acquired(lock, wait_s)
     stop = threading.Event()
     beating = threading.Thread(target=_beat, args=(lock, stop), daemon=True, name="lock")
     beating.start()
@@ -121,6 +127,17 @@ def held(path: str | Path, doing: str = "is being built") -> Iterator[Holder | N
         stop.set()
         beating.join()
         lock.release()
+
+
+def _acquired(lock: _FileLock | _ObjectLock, wait_s: float) -> Holder | None:
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            return lock.acquire()
+        except StoreError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(WAIT_S)
 
 
 def exists(path: str | Path) -> bool:

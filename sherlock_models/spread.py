@@ -1,4 +1,4 @@
-"""How a training is spread over its ranks: what changes its speed and memory, not its outcome."""
+"""How a training is spread over its ranks, and who is told: nothing that decides its outcome."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Spread(BaseModel):
         Micro-batches that a rank's share of a global batch is worked off in.
     restarts : int
         How often a training whose rank died is begun again from its last checkpoint.
+    tracker : {"none", "wandb", "trackio"}
+        Who is told of every step beside TensorBoard (`sherlock_models.training.trackers`).
     """
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
@@ -37,6 +39,7 @@ class Spread(BaseModel):
     recompute: bool = False
     accumulate: int = Field(default=1, gt=0)
     restarts: int = Field(default=3, ge=0)
+    tracker: Literal["none", "wandb", "trackio"] = "none"
 
 
 def without_spread(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run writes as it goes: `metrics.jsonl`, TensorBoard events, `state.json`.
+"""What a run writes as it goes: `metrics.jsonl`, `state.json`, and what trackers are told.
 
 Only the main rank writes. Times never enter `metrics.jsonl`, so that two runs of one configuration
 write the same bytes.
@@ -10,12 +10,11 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from sherlock_models.config import RunConfig
 from sherlock_models.run import METRICS, write_state
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from sherlock_models.training.trackers import trackers
 
 #: seconds between two signs of life
 _BEAT_S = 2.0
@@ -30,19 +29,17 @@ class Journal:
         The run's folder.
     done : int
         Steps of the checkpoint the run goes on from; later lines are cut off.
-    steps : int
-        Steps of the whole run.
-    batch_size : int
-        For the rate in samples per second.
+    config : RunConfig
+        With `steps` settled.
     """
 
-    def __init__(self, path: Path, done: int, steps: int, batch_size: int) -> None:
-        self._path, self._steps, self._batch_size = path, steps, batch_size
+    def __init__(self, path: Path, done: int, config: RunConfig) -> None:
+        self._path, self._steps, self._batch_size = path, config.steps or 1, config.batch_size
         self._first, self._step = done, done
         self._began = self._beat = time.monotonic()
         truncate(path / METRICS, done)
+        self._trackers = trackers(config, path, done)
         self._lines: IO[str] = (path / METRICS).open("a", encoding="utf-8")
-        self._board = _board(path, done)
         self._state("running")
 
     @property
@@ -60,8 +57,8 @@ class Journal:
         """Write one line of metrics."""
         self._lines.write(json.dumps({"step": step, "split": split, **values}) + "\n")
         self._lines.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{name}/{split}", value, step)
+        for tracker in self._trackers:
+            tracker.line(step, split, values)
         self._step = step
         if time.monotonic() - self._beat > _BEAT_S:
             self._beat = time.monotonic()
@@ -70,8 +67,9 @@ class Journal:
     def close(self, state: str, reason: str | None = None) -> None:
         """Write the last state (`finished` or `stopped`) and close the files."""
         self._lines.close()
-        self._board.close()
         self._state(state, reason)
+        for tracker in self._trackers:
+            tracker.close()
 
     def _state(self, state: str, reason: str | None = None) -> None:
         write_state(
@@ -97,9 +95,3 @@ def truncate(path: Path, step: int) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text("".join(kept), encoding="utf-8")
     temporary.replace(path)
-
-
-def _board(path: Path, done: int) -> SummaryWriter:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(path), purge_step=done + 1 if done else None)

@@ -99,7 +99,7 @@ def launch(
 
 def _attempt(ranks: int, start_method: str, arguments: tuple[Any, ...]) -> WorkerError | None:
     """Start the ranks once; what the first to die died of, None where all came to their end."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -114,6 +114,8 @@ def _attempt(ranks: int, start_method: str, arguments: tuple[Any, ...]) -> Worke
         max_restarts=0,
         start_method=start_method,
         shutdown_timeout=GRACE_S,
+        # else torch leaves a folder behind for every launch
+        logs_specs=DefaultLogsSpecs(log_dir=arguments[0]),
     )
     try:
         elastic_launch(config, _recorded)(*arguments)

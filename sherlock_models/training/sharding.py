@@ -6,7 +6,8 @@ moments, float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -35,6 +36,8 @@ from sherlock_models.parallel import World
 
 #: bytes of a parameter: weight, gradient and AdamW's two moments, float32
 BYTES_PER_PARAMETER = 16
+#: bytes of a weight, float32
+WEIGHT_BYTES = 4
 #: share of the free memory that a replica may take; the rest is the activations'
 REPLICA_SHARE = 0.5
 #: numbers whose squares are summed in float32
@@ -139,14 +142,20 @@ def _free(world: World) -> int:
 
 
 def place(
-    model: BrainAutoencoder, config: RunConfig, sharding: Sharding, world: World
+    build: Callable[[], BrainAutoencoder],
+    parameters: int,
+    config: RunConfig,
+    sharding: Sharding,
+    world: World,
 ) -> nn.Module:
-    """Put a model on this rank's device as was decided.
+    """Build a model on this rank's device as was decided.
 
     Parameters
     ----------
-    model : BrainAutoencoder
-        The same on every rank.
+    build : callable
+        Gives the whole model, the same on every rank.
+    parameters : int
+        Of the model.
     config : RunConfig
         Precision, offload, recompute.
     sharding : Sharding
@@ -157,21 +166,44 @@ def place(
     nn.Module
         What is called in a step; :func:`bare` gives the model inside.
     """
-    if config.recompute:
-        _recompute(model)
     if sharding.kind == "alone":
-        return model.to(world.device)
+        return _built(build, config).to(world.device)
     if sharding.kind == "ddp" and config.precision == "fp32":
         own = [world.device] if world.device.type == "cuda" else None
         return DistributedDataParallel(
-            model.to(world.device),
+            _built(build, config).to(world.device),
             device_ids=own,
             gradient_as_bucket_view=True,
         )
-    if not config.offload:
-        model = model.to(world.device)
-    _shard(model, _mesh(sharding, world), config)
+    mesh, turns = _mesh(sharding, world), _turns(parameters, world)
+    mine = int(os.environ.get("LOCAL_RANK", "0")) % turns
+    for _ in range(mine):
+        world.barrier()
+    model = _built(build, config)
+    _shard(model, mesh, config)
+    for _ in range(turns - mine):
+        world.barrier()
     return model
+
+
+def _built(build: Callable[[], BrainAutoencoder], config: RunConfig) -> BrainAutoencoder:
+    model = build()
+    if config.recompute:
+        _recompute(model)
+    return model
+
+
+def _turns(parameters: int, world: World) -> int:
+    """In how many turns the ranks of a machine build the model and keep their shards of it.
+
+    1 where the whole models of all ranks fit beside each other on every machine, else a turn for
+    each rank. The weights of all layers are drawn in order from one generator, so that a rank
+    cannot draw its shard alone. The same on every rank.
+    """
+    mine = torch.tensor([[free_memory() // world.local, world.local]])
+    found = world.gather(mine, world.size)
+    fit = parameters * WEIGHT_BYTES <= int(found[:, 0].min()) * REPLICA_SHARE
+    return 1 if fit else int(found[:, 1].max())
 
 
 def bare(model: nn.Module) -> nn.Module:
@@ -181,7 +213,7 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def _shard(model: BrainAutoencoder, mesh: DeviceMesh, config: RunConfig) -> None:
-    """Shard block by block (FSDP2); only one block's weights are whole at a time."""
+    """Shard block by block (FSDP2); only one block's weights are whole on a card at a time."""
     inner = whole = MixedPrecisionPolicy()
     if config.precision == "bf16":
         inner = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)

@@ -27,6 +27,7 @@ from sherlock_models.spread import Spread, without_spread
 from sherlock_models.training import checkpoint
 from sherlock_models.training.journal import Journal
 from sherlock_models.training.sharding import BYTES_PER_PARAMETER
+from sherlock_models.training.trackers import package
 from sherlock_models.training.trainer import DivergedError, Trainer
 
 #: passes over the training samples of a run that names neither steps nor epochs
@@ -144,11 +145,13 @@ def fit(
         config, resume = _same(config, path), True
     if resume and Run(path).state == "finished":
         return Run(path)
-    with parallel.world(device) as world, _alone(path, world):
+    with parallel.world(device) as world, _alone(path, world, again):
         data = load_data(config, world)
         if resume:
             _check_order(config, data)
         config = settle(config, data)
+        if world.main and config.tracker != "none":
+            package(config.tracker)
         if not resume and world.main:
             if again:
                 _sweep(path)
@@ -193,9 +196,13 @@ def _check_order(config: RunConfig, data: MovieBrainData) -> None:
         )
 
 
-def _alone(path: Path, world: parallel.World) -> AbstractContextManager[object]:
-    """Hold the run's folder: two processes that write one would mix their steps."""
-    return locks.held(path, "is being trained") if world.main else nullcontext()
+def _alone(path: Path, world: parallel.World, again: bool) -> AbstractContextManager[object]:
+    """Hold the run's folder: two processes that write one would mix their steps.
+
+    The main rank that died may have been on another machine, where only silence shows its death.
+    """
+    wait_s = locks.STALE_S + locks.HEARTBEAT_S if again else 0.0
+    return locks.held(path, "is being trained", wait_s) if world.main else nullcontext()
 
 
 def settle(config: RunConfig, data: MovieBrainData) -> RunConfig:
@@ -245,7 +252,7 @@ class _Loop:
         self.waited = _waited(path, done, self.best)
         self.journal: Journal | None = None
         if trainer.world.main:
-            self.journal = Journal(path, done, trainer.steps, trainer.config.batch_size)
+            self.journal = Journal(path, done, trainer.config)
 
     def run(self) -> None:
         """Train to the end; the journal says how it ended."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sherlock_data.errors import SherlockError
+from sherlock_models.architectures.autoencoder import BrainAutoencoder
 from sherlock_models.config import RunConfig
 from sherlock_models.feeding.batch import Batch, SampleTable
 from sherlock_models.feeding.dataset import MovieBrainData
@@ -76,11 +77,10 @@ class Trainer:
     def __init__(self, config: RunConfig, data: MovieBrainData, world: World) -> None:
         self.config, self.data, self.world = config, data, world
         self.steps = config.steps or 1
-        torch.manual_seed(config.seed)
-        built = build_model(config.model_entry, data.sizes, config.model_options)
-        self.parameters = built.count_parameters()
+        with torch.device("meta"):
+            self.parameters = self._build().count_parameters()
         self.sharding = sharding.choose(config, self.parameters, world)
-        self._call = sharding.place(built, config, self.sharding, world)
+        self._call = sharding.place(self._build, self.parameters, config, self.sharding, world)
         self.model: nn.Module = sharding.bare(self._call)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
@@ -100,6 +100,11 @@ class Trainer:
             world=world,
             variance=torch.ones(data.brains.signal.shape[1], device=world.device),
         )
+
+    def _build(self) -> BrainAutoencoder:
+        config = self.config
+        torch.manual_seed(config.seed)
+        return build_model(config.model_entry, self.data.sizes, config.model_options)
 
     def step(self, step: int, stop: bool = False) -> tuple[dict[str, float], bool]:
         """Take one step over the global batch.

@@ -120,6 +120,46 @@ def test_objects_of_the_silent_are_taken_over(tmp_path, age_s, taken):
         assert files.exists(key)
 
 
+def test_who_waits_takes_over_what_has_been_silent_long_enough(tmp_path, monkeypatch):
+    silent_s = iter([0.0, 0.0, 1000.0])
+    monkeypatch.setattr(locks._FileLock, "_silence_s", lambda lock: next(silent_s))
+    monkeypatch.setattr(locks, "WAIT_S", 0.01)
+    path = tmp_path / "run"
+    leave(path, host="elsewhere")
+    with locks.held(path, wait_s=60.0) as dead:
+        assert dead is not None
+        assert dead.host == "elsewhere"
+    assert list(silent_s) == []
+
+
+def test_who_waits_for_the_living_is_told_in_the_end(path, monkeypatch):
+    monkeypatch.setattr(locks, "WAIT_S", 0.05)
+    began = time.monotonic()
+    with (
+        locks.held(path),
+        pytest.raises(StoreError, match=f"being built by process {os.getpid()}"),
+        locks.held(path, wait_s=0.2),
+    ):
+        pass
+    assert time.monotonic() - began > 0.2
+
+
+def test_who_waits_comes_next(path, monkeypatch):
+    monkeypatch.setattr(locks, "WAIT_S", 0.05)
+    with locks.held(path):
+        waiting = threading.Thread(target=_hold_and_let_go, args=(path,))
+        waiting.start()
+        time.sleep(0.2)
+        assert waiting.is_alive()
+    waiting.join(timeout=60)
+    assert not waiting.is_alive()
+
+
+def _hold_and_let_go(path: object) -> None:
+    with locks.held(path, wait_s=60.0):
+        pass
+
+
 def test_a_holder_shows_that_it_lives(path, monkeypatch):
     monkeypatch.setattr(locks, "HEARTBEAT_S", 0.05)
     files, key = fsspec.core.url_to_fs(f"{path}.lock")

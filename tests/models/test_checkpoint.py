@@ -35,11 +35,19 @@ class Small(nn.Sequential):
     def blocks(self) -> list[nn.Module]:
         return list(self)
 
+    def encode(self, values: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self[0](values)
+        return found
 
-def trainer(world: World, seed: int = 0, **options: Any) -> tuple[nn.Module, torch.optim.Optimizer]:
+
+def trainer(world: World, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Sharded where there are several ranks."""
     torch.manual_seed(seed)
-    config = RunConfig(entry="", architecture="", brain="", stimulus=("video",), data="", **options)
-    model = sharding.place(Small(), config, sharding.choose(config, 0, world), world)  # type: ignore[arg-type]
+    config = RunConfig(
+        entry="", architecture="", brain="", stimulus=("video",), data="", parallel="fsdp"
+    )
+    chosen = sharding.choose(config, 0, world)
+    model = sharding.place(Small, 0, config, chosen, world)  # type: ignore[arg-type]
     return model, torch.optim.AdamW(model.parameters(), 1e-2, fused=True)
 
 

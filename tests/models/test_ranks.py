@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,8 @@ def test_saved_on_four_ranks_resumed_on_two_one_and_three(
     with pytest.raises(SystemExit) as ended:
         launch.launch(4, fit_and_stop, document, str(tmp_path / "four"), 6, start_method=SERVER)
     assert ended.value.code == launch.TERMINATED
-    assert checkpoint.read_index(tmp_path / "four" / "checkpoints").last == 6
+    # asked during step 6, answered behind the next
+    assert checkpoint.read_index(tmp_path / "four" / "checkpoints").last == 7
     for ranks in (2, 1, 3):
         path = tmp_path / f"on-{ranks}"
         shutil.copytree(tmp_path / "four", path)
@@ -147,14 +149,25 @@ def test_a_rank_that_dies_is_started_again(configure: Configure, tmp_path: Path,
 
 
 @pytest.mark.slow
-def test_what_a_rank_states_is_not_tried_again():
-    """And it is told, whatever the others died of for want of it."""
+def test_what_a_rank_states_is_not_tried_again(monkeypatch: pytest.MonkeyPatch):
+    """And it is told, whatever the others died of for want of it; no folder is left behind."""
     told: list[str] = []
+    made: list[str] = []
+    make = tempfile.mkdtemp
+
+    def noted(*arguments: str | None, **options: str) -> str:
+        made.append(make(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", noted)
     with pytest.raises(SherlockError, match="rank 1: the moon is full"):
         launch.launch(
             2, fail_as_rank, "the moon is full", restarts=5, tell=told.append, start_method=SERVER
         )  # fmt: skip
     assert told == []
+    assert made
+    # the server that ranks part from has its socket in one until the end
+    assert not [folder for folder in made if Path(folder).exists() and "pymp-" not in folder]
 
 
 class TestTakingUp:

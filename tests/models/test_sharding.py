@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,43 @@ def test_losses_are_those_of_one_process(alone: Losses, together: Losses, case: 
     assert len(set(expected)) == STEPS, "the optimiser has moved the weights"
 
 
+def train_in_turns(document: dict[str, Any], folder: str) -> None:
+    """Train where the machine has no memory for two whole models; note when each was built."""
+    torch.set_num_threads(1)
+    sharding.free_memory = lambda: 0
+    build, built = sharding._built, []
+
+    def slowly(*arguments: Any) -> Any:
+        began = time.monotonic()
+        time.sleep(0.5)
+        model = build(*arguments)
+        built.append((began, time.monotonic()))
+        return model
+
+    sharding._built = slowly
+    with parallel.world("cpu") as world:
+        losses = train(document, world)
+        told = {"built": built, "losses": losses}
+        Path(folder, f"{world.rank}.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ranks_build_the_model_one_behind_the_other_where_memory_is_short(
+    configure: Configure, tmp_path: Path
+):
+    config = configure(steps=STEPS, batch_size=BATCH, learning_rate=1e-4, parallel="fsdp")
+    document = config.model_dump(mode="json")
+    with parallel.world("cpu") as world:
+        alone = train({**document, "parallel": "auto"}, world)
+    launch.launch(3, train_in_turns, document, str(tmp_path), start_method="forkserver")
+    told = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("?.json"))]
+    assert [each["losses"] for each in told] == [pytest.approx(alone, abs=1e-5)] * 3
+    turns = sorted(each["built"][0] for each in told)
+    assert len(turns) == 3
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(turns))
+
+
 @pytest.mark.parametrize("noise", ["residual", "independent", "0"])
 def test_micro_batches_change_nothing_in_one_process(configure: Configure, noise: str):
     options = {"steps": STEPS, "batch_size": BATCH, "brain_noise": noise}
@@ -196,6 +235,19 @@ class TestChoice:
         assert chosen.kind == kind
         assert f"parallel {kind} (auto: " in str(chosen)
         assert " GB of weights, gradients and moments " in str(chosen)
+
+    @pytest.mark.parametrize(
+        ("parameters", "turns"),
+        [
+            pytest.param(31_250_000, 1, id="whole models of all ranks fit in half of what is free"),
+            pytest.param(31_250_001, 4, id="they do not: a turn for each rank"),
+        ],
+    )
+    def test_turns_of_building(self, parameters: int, turns: int, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(sharding, "free_memory", lambda: 10**9)
+        monkeypatch.setattr(World, "gather", lambda self, rows, batch: rows)
+        world = World(0, 4, torch.device("cpu"), local=4)
+        assert sharding._turns(parameters, world) == turns
 
     @pytest.mark.parametrize(
         ("options", "says"),

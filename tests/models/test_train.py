@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -228,6 +229,19 @@ class TestFolder:
         with locks.held(tmp_path / "run"), pytest.raises(StoreError, match="is being trained by"):
             fit(configure(**QUICK), tmp_path / "run")
         assert not (tmp_path / "run").exists()
+
+    def test_a_rank_that_is_started_again_elsewhere_waits_for_the_dead_ones_silence(
+        self, configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Which machine has the main rank may change when torchrun starts all of them again."""
+        silent_s = iter([0.0, 0.0, 1000.0])
+        monkeypatch.setattr(locks._FileLock, "_silence_s", lambda lock: next(silent_s))
+        monkeypatch.setattr(locks, "WAIT_S", 0.01)
+        dead = {"host": "elsewhere", "pid": 1, "since": "2000-01-01T00:00:00+00:00", "beat": 0.0}
+        (tmp_path / "run.lock").write_text(json.dumps(dead))
+        with pytest.raises(StoreError, match="is being trained by process 1 on elsewhere"):
+            fit(configure(**QUICK), tmp_path / "run")
+        assert fit(configure(**QUICK), tmp_path / "run", again=True).state == "finished"
 
     def test_a_run_whose_process_is_gone_has_stopped(self, tmp_path: Path):
         ended = subprocess.Popen([sys.executable, "-c", ""])
