@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
@@ -168,7 +167,7 @@ class Stream:
                         yield first, block
                 finally:
                     thread.shutdown(cancel_futures=True)
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, isal_zlib.error) as error:
             raise _unreadable(self.path, error) from error
 
     def _read_block(self, file: Any, first: int) -> FloatArray:
@@ -256,7 +255,7 @@ def _header(path: Path, series: bool) -> NiftiHeader:
     try:
         with path.open("rb") as raw, _inflated(raw) as file:
             header = parse(path, file)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, isal_zlib.error) as error:
         raise _unreadable(path, error) from error
     if series and header.dimensions == 3:
         raise InputError(
@@ -315,7 +314,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
             where=path,
             remedy="they are not part of the scan: fetch or write the file again",
         )
-    if isinstance(error, igzip.BadGzipFile | zlib.error):
+    if isinstance(error, igzip.BadGzipFile | isal_zlib.error):
         return InputError(f"has a corrupt gzip stream ({error})", where=path, remedy=DAMAGED)
     if isinstance(error, EOFError):
         return InputError("is cut off: its gzip stream has no end", where=path, remedy=DAMAGED)
