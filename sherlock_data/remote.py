@@ -16,7 +16,7 @@ from upath import UPath
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
-from sherlock_data.errors import SherlockError, StoreError
+from sherlock_data.errors import SherlockError, StoreError, did_you_mean
 
 #: a listing is never taken from memory: other threads, workers and machines write too
 OPTIONS = {"use_listings_cache": False}
@@ -51,7 +51,18 @@ def file_system(protocol: str, asynchronous: bool) -> Any:
     """Return the one fsspec file system of this process for a protocol.
 
     fsspec itself makes one for every thread, each with connections of its own that no one closes.
+
+    Raises
+    ------
+    StoreError
+        If fsspec knows no such protocol.
     """
+    if protocol not in fsspec.available_protocols():
+        raise StoreError(
+            "nothing here opens such an address",
+            where=f"{protocol}://",
+            remedy=did_you_mean(protocol, ("s3", "gs", "abfs")),
+        )
     key = (protocol, asynchronous, os.getpid())
     with _making:
         if key not in _open:
