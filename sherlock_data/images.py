@@ -315,6 +315,7 @@ def _whole_file(out: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError("no space left", where=out, remedy="free some space") from error
-        raise
+        raise OSError(error.errno, error.strerror, str(out)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is none
+            part.unlink(missing_ok=True)

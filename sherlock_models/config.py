@@ -24,6 +24,8 @@ from sherlock_models.spread import Spread
 #: default weight of the brain term: at 1 the encoder shouts (the predicted brain grows until its
 #: error exceeds the mean's) to be heard through the noisy channel; see docs/adr/0004
 BRAIN_WEIGHT = 5.0
+#: remedy for a `config.yaml` that is not what was written
+AGAIN = "restore it, or train again"
 #: of `config.yaml`; a run without it was written by version 1
 SCHEMA_VERSION = 1
 #: what `brain=` may say beside the name of a store
@@ -320,7 +322,7 @@ def validated(values: Mapping[str, Any], where: object) -> RunConfig:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"]) or "configuration"
         message = first["msg"].removeprefix("Value error, ")
-        remedy = None
+        remedy = "correct this key"
         if first["type"] == "extra_forbidden":
             message, remedy = "unknown key", did_you_mean(key, RunConfig.model_fields)
         found = first.get("input")
@@ -344,9 +346,9 @@ def load_config(path: Path) -> RunConfig:
             "no configuration", where=path, remedy="name a folder that sherlock-train made"
         ) from None
     except ValueError as error:  # of bytes that are no UTF-8 too
-        raise ConfigError(f"not valid YAML ({error})", where=path) from None
+        raise ConfigError(f"not valid YAML ({error})", where=path, remedy=AGAIN) from None
     if not isinstance(document, dict):
-        raise ConfigError("not a mapping", where=path)
+        raise ConfigError("not a mapping", where=path, remedy=AGAIN)
     version = document.get("schema_version", 1)
     if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
         raise ConfigError(
@@ -359,6 +361,6 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(
             f"is not complete: lacks {', '.join(lacking)}",
             where=path,
-            remedy="restore it, or train again",
+            remedy=AGAIN,
         )
     return validated(document, where=path)

@@ -57,7 +57,12 @@ CASES = [
     ),
     Case("a-number-for-a-section", whole("7: {}\n"), LIST, NAME + "unknown key '7'"),
     Case("dataset-of-nothing", whole("datasets:\n  lab:\n"), BUILD, NAME + "datasets.lab: "),
-    Case("a-number-for-a-name", whole("datasets:\n  7: {bold: x}\n"), LIST, NAME + "datasets.7"),
+    Case(
+        "a-number-for-a-name",
+        whole("datasets:\n  7: {bold: x}\n"),
+        LIST,
+        NAME + "datasets.7 ... valid string (found 7); correct this key",
+    ),
     Case(
         "unknown-key",
         says("annotations:", "anotations:"),
@@ -111,19 +116,22 @@ CASES = [
         "subjects-in-words",
         says("subjects: 2", "subjects: two"),
         BUILD,
-        NAME + "datasets.lab.subjects",
+        NAME
+        + "datasets.lab.subjects ... how many to expect ... labels (found 'two'); correct this key",
     ),
     Case(
         "subjects-below-one",
         says("subjects: 2", "subjects: -2"),
         BUILD,
-        NAME + "datasets.lab.subjects",
+        NAME
+        + "datasets.lab.subjects ... how many to expect ... labels (found -2); correct this key",
     ),
     Case(
         "subjects-nested",
         says("subjects: 2", "subjects: [[1, 2]]"),
         BUILD,
-        NAME + "datasets.lab.subjects",
+        NAME
+        + "datasets.lab.subjects ... how many to expect, or a list of labels; correct this key",
     ),
     Case(
         "aliases-that-explode",
@@ -191,12 +199,17 @@ CASES = [
         BUILD,
         "bold: /raw/s{subject}.nii.gz: is not relative ... --raw",
     ),
-    Case("pattern-of-nothing", says("s{subject}.nii.gz", '""'), BUILD, "bold"),
+    Case(
+        "pattern-of-nothing",
+        says("s{subject}.nii.gz", '""'),
+        BUILD,
+        "bold ... names no file; write it as s{subject}.nii.gz",
+    ),
     Case(
         "pattern-with-a-null",
         says("s{subject}.nii.gz", '"s\\0{subject}.nii.gz"'),
         BUILD,
-        "no file matches",
+        "no file matches ... nearest names there: s",
     ),
     Case(
         "movie-of-a-number",
@@ -281,7 +294,7 @@ CASES = [
         "store-of-nothing",
         says("{kind: pca, of: voxels, components: 4}", ""),
         BUILD,
-        NAME + "stores.pca",
+        NAME + "stores.pca ... valid dictionary (found None); correct this key",
     ),
     Case(
         "unknown-recipe-key",
@@ -293,23 +306,38 @@ CASES = [
         "no-components",
         says("components: 4", "components: 0"),
         BUILD,
-        NAME + "stores.pca.components",
+        NAME + "stores.pca.components ... (found 0); correct this key",
     ),
     Case(
         "more-components-than-trs",
         says("components: 4", "components: 4000"),
         BUILD + " pca",
-        "pca ... components",
+        "pca ... components ... the data have rank 118 ... set `components:` to 118 or fewer",
     ),
-    Case("components-of-no-store", says("of: voxels", "of: voxel"), BUILD + " pca", "voxel"),
-    Case("components-of-themselves", says("of: voxels", "of: pca"), BUILD + " pca", "pca"),
+    Case(
+        "components-of-no-store",
+        says("of: voxels", "of: voxel"),
+        BUILD + " pca",
+        "voxel ... ' in the catalogue; did you mean 'voxels'?",
+    ),
+    Case(
+        "components-of-themselves",
+        says("of: voxels", "of: pca"),
+        BUILD + " pca",
+        "pca ... of kind pca; name a store of kind voxels",
+    ),
     Case(
         "mask-beyond-all",
         says("  pca:", "  voxels: {kind: voxels, mask: {signal_fraction: 1.5}}\n  pca:"),
         BUILD,
         NAME + "stores.voxels.mask.signal_fraction",
     ),
-    Case("grey-matter-of-a-native-scan", nothing, BUILD + " grey", "grey ... MNI152"),
+    Case(
+        "grey-matter-of-a-native-scan",
+        nothing,
+        BUILD + " grey",
+        "grey ... MNI152 ... this dataset is in native; give a mask file",
+    ),
     Case(
         "a-store-that-is-not-there",
         nothing,
@@ -317,7 +345,10 @@ CASES = [
         "no store 'voxel' in the catalogue; did you mean 'voxels'?",
     ),
     Case(
-        "picture-of-one-pixel", says("width: 8", "width: 1"), BUILD, NAME + "stores.stimulus.width"
+        "picture-of-one-pixel",
+        says("width: 8", "width: 1"),
+        BUILD,
+        NAME + "stores.stimulus.width ... (found 1); correct this key",
     ),
     Case(
         "feature-of-a-taken-name",
@@ -335,7 +366,7 @@ CASES = [
         "extractor-of-no-source",
         says("stores:", "extractors:\n  mine: {source: pip, model: m, features: 3}\nstores:"),
         BUILD,
-        NAME + "extractors.mine",
+        NAME + "extractors.mine ... (found 'pip'); correct this key",
     ),
     Case(
         "unknown-architecture",
@@ -359,7 +390,7 @@ CASES = [
         "a-stimulus-of-a-mapping",
         says("[video, audio]", "{video: 1}"),
         LIST,
-        NAME + "models.toy.stimulus",
+        NAME + "models.toy.stimulus ... correct this key",
     ),
 ]
 

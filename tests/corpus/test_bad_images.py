@@ -45,7 +45,7 @@ CASES = [
         "gzipped-words",
         written(SCAN, gzip.compress(b"subject 2" * 99)),
         LOOK,
-        NAME + "is not a NIfTI file",
+        NAME + "is not a NIfTI file ... ; give a NIfTI file",
     ),
     Case(
         "ends-in-its-header",
@@ -87,22 +87,39 @@ CASES = [
         BUILD,
         NAME + "is one 3-D image (4, 3, 2), not a time series",
     ),
-    Case("a-plane", header(SCAN, dim=dim(2, 4, 3)), LOOK, NAME + "has the shape (4, 3)"),
+    Case(
+        "a-plane",
+        header(SCAN, dim=dim(2, 4, 3)),
+        LOOK,
+        NAME + "has the shape (4, 3) ... ; give a 4-D file",
+    ),
     Case(
         "five-dims",
         header(SCAN, dim=dim(5, 4, 3, 2, 60, 2)),
         LOOK,
         NAME + "has the shape (4, 3, 2, 60, 2)",
     ),
-    Case("no-dims", header(SCAN, dim=dim(0)), LOOK, NAME + "has"),
-    Case("nine-dims", header(SCAN, dim=dim(9, 4, 3, 2, 120)), LOOK, NAME + "has"),
+    Case(
+        "no-dims", header(SCAN, dim=dim(0)), LOOK, NAME + "has ... the shape (0,); give a 4-D file"
+    ),
+    Case(
+        "nine-dims",
+        header(SCAN, dim=dim(9, 4, 3, 2, 120)),
+        LOOK,
+        NAME + "has ... the shape ... give a 4-D file",
+    ),
     Case(
         "a-side-of-nothing",
         header(SCAN, dim=dim(4, 4, 0, 2, 120)),
         LOOK,
         NAME + "has the shape (4, 0, 2, 120)",
     ),
-    Case("a-side-below-nothing", header(SCAN, dim=dim(4, 4, -3, 2, 120)), LOOK, NAME + "has"),
+    Case(
+        "a-side-below-nothing",
+        header(SCAN, dim=dim(4, 4, -3, 2, 120)),
+        LOOK,
+        NAME + "has ... the shape (4, -3, 2, 120); give a 4-D file",
+    ),
     Case(
         "larger-than-it-can-be",
         header(SCAN, dim=dim(4, 32767, 32767, 32767, 32767)),
@@ -149,19 +166,19 @@ CASES = [
         "flat-voxels",
         header(SCAN, sform_code=0, qform_code=1, pixdim=[1, 3, 0, 3, 1.5, 1, 1, 1]),
         BUILD,
-        SCAN,
+        SCAN + " ... has an affine that places no voxel; mend its sform or qform",
     ),
     Case(
         "quaternion-beyond-one",
         header(SCAN, sform_code=0, qform_code=1, quatern_b=5, quatern_c=5),
         LOOK,
-        NAME,
+        NAME + " ... has a broken header ... fetch",
     ),
     Case(
         "data-before-the-header",
         header(SCAN, vox_offset=-352),
         BUILD,
-        NAME + "has a broken header (data at byte -352)",
+        NAME + "has a broken header (data at byte -352) ... ; fetch or write",
     ),
     Case(
         "data-beyond-the-file",
@@ -169,9 +186,24 @@ CASES = [
         BUILD,
         NAME + "ends after 0 of the 120 volumes",
     ),
-    Case("data-at-nan", header(SCAN, vox_offset=np.nan), BUILD, NAME + "has a broken header"),
-    Case("data-at-infinity", header(SCAN, vox_offset=np.inf), BUILD, NAME + "has a broken header"),
-    Case("moved-by-nan", header(SCAN, scl_inter=np.nan), BUILD, NAME + "has a broken header"),
+    Case(
+        "data-at-nan",
+        header(SCAN, vox_offset=np.nan),
+        BUILD,
+        NAME + "has a broken header ... ; fetch or write",
+    ),
+    Case(
+        "data-at-infinity",
+        header(SCAN, vox_offset=np.inf),
+        BUILD,
+        NAME + "has a broken header ... ; fetch or write",
+    ),
+    Case(
+        "moved-by-nan",
+        header(SCAN, scl_inter=np.nan),
+        BUILD,
+        NAME + "has a broken header ... ; fetch or write",
+    ),
     Case(
         "no-tr-anywhere",
         together(

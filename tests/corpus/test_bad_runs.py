@@ -52,19 +52,29 @@ CASES = [
         SHOW,
         CONFIG + ": is not complete: lacks ... restore it, or train again",
     ),
-    Case("config-of-a-list", written(CONFIG, "[]"), SHOW, CONFIG + ": not a mapping"),
-    Case("config-not-utf-8", written(CONFIG, b"\xff"), SHOW, CONFIG + ": not valid YAML"),
+    Case(
+        "config-of-a-list",
+        written(CONFIG, "[]"),
+        SHOW,
+        CONFIG + ": not a mapping ... ; restore it, or train again",
+    ),
+    Case(
+        "config-not-utf-8",
+        written(CONFIG, b"\xff"),
+        SHOW,
+        CONFIG + ": not valid YAML ... ; restore it, or train again",
+    ),
     Case(
         "config-of-a-date-that-is-none",
         written(CONFIG, "entry: 2026-13-45"),
         SHOW,
-        CONFIG + ": not valid YAML",
+        CONFIG + ": not valid YAML ... ; restore it, or train again",
     ),
     Case(
         "config-that-makes-objects",
         written(CONFIG, "a: !!python/object/apply:os.mkdir [new]"),
         SHOW,
-        CONFIG + ": not valid YAML",
+        CONFIG + ": not valid YAML ... ; restore it, or train again",
     ),
     Case(
         "config-of-a-newer-version",
@@ -94,7 +104,7 @@ CASES = [
         "config-of-no-architecture",
         swapped(CONFIG, "architecture: dense", "architecture: dens"),
         EVALUATE,
-        "dens",
+        "dens ... ; did you mean 'dense'?",
     ),
     Case(
         "metrics-cut",
@@ -158,13 +168,13 @@ CASES = [
         "index-of-words",
         written("runs/toy/checkpoints/index.json", '{"best": "two", "last": "two"}'),
         EVALUATE,
-        "runs/toy/checkpoints",
+        "runs/toy/checkpoints ... /index.json: cannot be read; restore it",
     ),
     Case(
         "index-that-leaves-the-folder",
         written("runs/toy/checkpoints/index.json", '{"best": "2/../../../../raw", "last": 2}'),
         EVALUATE,
-        "runs/toy/checkpoints",
+        "runs/toy/checkpoints ... /index.json: cannot be read; restore it",
     ),
     Case("shard-cut", cut(SHARD), EVALUATE, STEP + ": is damaged: the bytes of shard"),
     Case("shard-flipped", flipped(SHARD), EVALUATE, STEP + ": is damaged: the bytes of shard"),
@@ -187,15 +197,25 @@ CASES = [
         EVALUATE,
         STEP + ": holds .metadata, which is no safetensors and is never unpickled",
     ),
-    Case("a-folder-beside-the-shards", folder(f"{STEP}/more"), EVALUATE, STEP + ": holds more"),
-    Case("stores-gone", removed("stores"), EVALUATE, "stores/lab: no complete store 'parcels' (built: none); run sherlock-data build"),
+    Case(
+        "a-folder-beside-the-shards",
+        folder(f"{STEP}/more"),
+        EVALUATE,
+        STEP + ": holds more ... ; use another checkpoint",
+    ),
+    Case(
+        "stores-gone",
+        removed("stores"),
+        EVALUATE,
+        "stores/lab: no complete store 'parcels' (built: none); run sherlock-data build",
+    ),
     Case(
         "stores-built-again",
         changed_json(
             "stores/lab/parcels.zarr/zarr.json", lambda d: d["attributes"].update(title="other")
         ),
         EVALUATE,
-        "parcels",
+        "parcels ... .zarr: not the store this run was configured with ... build it with",
     ),
     Case(
         "resume-nothing",
@@ -215,7 +235,12 @@ CASES = [
         TRAIN.replace("runs/new", RUN),
         RUN + ": is there already and not empty",
     ),
-    Case("out-is-a-file", written("runs/new", "x"), TRAIN, "runs/new"),
+    Case(
+        "out-is-a-file",
+        written("runs/new", "x"),
+        TRAIN,
+        "runs/new ... : is there already and not empty; go on with --resume",
+    ),
     Case(
         "evaluation-cut",
         together(written("runs/toy/evaluation.json", "{"), folder("runs/toy/evaluation.zarr")),
@@ -234,7 +259,7 @@ CASES = [
             written("runs/toy/evaluation.json", '{"step": 2}'), folder("runs/toy/evaluation.zarr")
         ),
         REPORT,
-        "runs/toy/evaluation",
+        "runs/toy/evaluation ... .zarr: is damaged; run sherlock-models evaluate",
     ),
     Case(
         "unknown-unit",
@@ -322,31 +347,80 @@ CASES = [
         setting("weights.brain=-1"),
         "--set: weights: a weight below 0 would reward errors",
     ),
-    Case("weight-of-no-term", nothing, setting("weights.smell=1"), "no loss term 'smell'"),
-    Case("epochs-without-end", nothing, TRAIN.replace("--steps 1", "--epochs inf"), "epochs"),
-    Case("epochs-of-nan", nothing, TRAIN.replace("--steps 1", "--epochs nan"), "epochs"),
+    Case(
+        "weight-of-no-term",
+        nothing,
+        setting("weights.smell=1"),
+        "no loss term 'smell' ... ; known: audio, brain, video",
+    ),
+    Case(
+        "epochs-without-end",
+        nothing,
+        TRAIN.replace("--steps 1", "--epochs inf"),
+        "epochs ... : Input should be a finite number (found inf); correct this key",
+    ),
+    Case(
+        "epochs-of-nan",
+        nothing,
+        TRAIN.replace("--steps 1", "--epochs nan"),
+        "epochs ... : Input should be a finite number (found nan); correct this key",
+    ),
     Case(
         "delays-of-the-future",
         nothing,
         setting("delays=-1"),
         "--set: delays: delays are TRs of the past",
     ),
-    Case("delays-beyond-the-run", nothing, setting("delays=0..59"), "shorter temporal"),
-    Case("fold-that-is-none", nothing, TRAIN + " --fold 9", "folds are 0 to"),
-    Case("stimulus-that-is-none", nothing, setting("stimulus=smell"), "smell"),
-    Case("brain-that-is-none", nothing, setting("brain=parcel"), "parcel.zarr: no store there"),
     Case(
-        "components-fitted-on-what-is-held-out", nothing, setting("brain=pca") + " --fold 1", "pca"
+        "delays-beyond-the-run",
+        nothing,
+        setting("delays=0..59"),
+        "shorter temporal ... temporal context or another fold",
     ),
-    Case("batch-beyond-the-data", nothing, TRAIN + " --batch-size 100000", "batch"),
-    Case("more-gpus-than-there-are", nothing, TRAIN + " --gpus 64", "64 asked for"),
-    Case("compressor-that-is-none", nothing, setting("compressor=runs/gone"), "runs/gone"),
-    Case("compressor-that-sees-a-film", nothing, setting("compressor=runs/toy"), "runs/toy"),
+    Case("fold-that-is-none", nothing, TRAIN + " --fold 9", "folds are 0 to ... 4"),
+    Case(
+        "stimulus-that-is-none",
+        nothing,
+        setting("stimulus=smell"),
+        "smell ... ': no built store has it; known: ",
+    ),
+    Case(
+        "brain-that-is-none",
+        nothing,
+        setting("brain=parcel"),
+        "stores/lab: no complete store 'parcel' (built: annotations",
+    ),
+    Case(
+        "components-fitted-on-what-is-held-out",
+        nothing,
+        setting("brain=pca") + " --fold 1",
+        "pca ... .zarr: was fitted on ... train with",
+    ),
+    Case(
+        "more-gpus-than-there-are",
+        nothing,
+        TRAIN + " --gpus 64",
+        "64 asked for ... ; ask for fewer",
+    ),
+    Case(
+        "compressor-that-is-none",
+        nothing,
+        setting("compressor=runs/gone"),
+        "runs/gone ... : no config.yaml there; name a folder",
+    ),
+    Case(
+        "compressor-that-sees-a-film",
+        nothing,
+        setting("compressor=runs/toy"),
+        "runs/toy ... , which compresses no brain; name a run of brain-compressor",
+    ),
     Case(
         "data-on-a-bucket-that-cannot-be",
         nothing,
-        TRAIN.replace("stores/lab", "nope://lab"),
-        "nope://lab",
+        TRAIN.replace(
+            "stores/lab", "nope://: nothing here opens such an address; known: abfs, gs, s3"
+        ),
+        "nope://: nothing here opens such an address; known: abfs, gs, s3",
     ),
 ]
 

@@ -37,9 +37,14 @@ MOVIES = [
         "movie-of-nothing",
         written(MOVIE, b""),
         BUILD.format("stimulus"),
-        MOVIE + ": does not decode",
+        MOVIE + ": does not decode ... ; re-encode it",
     ),
-    Case("cut-movie", cut(MOVIE), BUILD.format("stimulus"), MOVIE + ": does not decode"),
+    Case(
+        "cut-movie",
+        cut(MOVIE),
+        BUILD.format("stimulus"),
+        MOVIE + ": does not decode ... ; re-encode it",
+    ),
     Case(
         "movie-without-pictures",
         lambda desk: write_movie(desk / MOVIE, 2, picture=False),
@@ -52,7 +57,12 @@ MOVIES = [
         BUILD.format("stimulus"),
         "lab: no run has a movie; name one",
     ),
-    Case("a-folder-for-a-movie", folder(MOVIE), BUILD.format("stimulus"), "movie"),
+    Case(
+        "a-folder-for-a-movie",
+        folder(MOVIE),
+        BUILD.format("stimulus"),
+        "movie ... ; name one in the catalogue's runs",
+    ),
     Case(
         "list-of-movies",
         written(MOVIE, "ffconcat version 1.0\nfile /etc/passwd\n"),
@@ -83,7 +93,7 @@ MOVIES = [
         "decode-without-sound",
         lambda desk: write_movie(desk / MOVIE, 9, sound=False),
         DECODE.format(MOVIE),
-        MOVIE + ": ... sound",
+        MOVIE + ": ... sound ... ; add a sound track",
     ),
     Case(
         "decode-over-the-movie",
@@ -184,12 +194,17 @@ ATLASES = [
         BUILD.format("parcels"),
         IMAGE + ": holds values that are no labels",
     ),
-    Case("image-of-background", values(IMAGE, np.zeros_like), BUILD.format("parcels"), "no parcel"),
+    Case(
+        "image-of-background",
+        values(IMAGE, np.zeros_like),
+        BUILD.format("parcels"),
+        "no parcel ... lies on the scan's grid; check the atlas's affine",
+    ),
     Case(
         "image-of-a-series",
         values(IMAGE, lambda v: np.stack([v, v], axis=-1)),
         BUILD.format("parcels"),
-        IMAGE,
+        IMAGE + " ... has 4 dimensions (4, 3, 2, 2) ... give one 3-D volume",
     ),
     Case(
         "atlas-of-another-space",
@@ -201,22 +216,25 @@ ATLASES = [
         "table-with-commas",
         swapped(TABLE, "index\tname", "index,name"),
         BUILD.format("parcels"),
-        TABLE + ": no label table",
+        TABLE + ": no label table ... give a TSV",
     ),
     Case(
-        "table-of-nothing", written(TABLE, ""), BUILD.format("parcels"), TABLE + ": no label table"
+        "table-of-nothing",
+        written(TABLE, ""),
+        BUILD.format("parcels"),
+        TABLE + ": no label table ... give a TSV",
     ),
     Case(
         "table-of-words",
         swapped(TABLE, "1\t7", "one\t7"),
         BUILD.format("parcels"),
-        TABLE + ": no label table",
+        TABLE + ": no label table ... give a TSV",
     ),
     Case(
         "table-not-utf-8",
         written(TABLE, b"index\tname\n1\tAire \xe9\n"),
         BUILD.format("parcels"),
-        TABLE + ": no label table",
+        TABLE + ": no label table ... give a TSV",
     ),
     Case(
         "table-twice-an-index",
@@ -239,7 +257,12 @@ ATLASES = [
 ]
 
 SHEETS = [
-    Case("no-sheet", removed(SHEET), BUILD.format("annotations"), "annotations"),
+    Case(
+        "no-sheet",
+        removed(SHEET),
+        BUILD.format("annotations"),
+        "annotations ... ; name a sheet in the catalogue",
+    ),
     Case(
         "sheet-of-nothing",
         written(SHEET, ""),
@@ -332,15 +355,23 @@ ARRAYS = [
         BUILD.format("features"),
         CLOCK + ": no clock (Invalid JSON",
     ),
-    Case("clock-of-a-list", written(CLOCK, "[]"), BUILD.format("features"), CLOCK + ": no clock"),
     Case(
-        "clock-not-utf-8", written(CLOCK, b"\xff{}"), BUILD.format("features"), CLOCK + ": no clock"
+        "clock-of-a-list",
+        written(CLOCK, "[]"),
+        BUILD.format("features"),
+        CLOCK + ": no clock ... ; give it",
+    ),
+    Case(
+        "clock-not-utf-8",
+        written(CLOCK, b"\xff{}"),
+        BUILD.format("features"),
+        CLOCK + ": no clock ... ; give it",
     ),
     Case(
         "clock-of-nan",
         changed_json(CLOCK, lambda d: d.update(repetition_time_s=float("nan"))),
         BUILD.format("features"),
-        CLOCK,
+        CLOCK + " ... repetition_time_s: ... give it",
     ),
     Case(
         "clock-of-another-scan",
@@ -378,18 +409,23 @@ ARRAYS = [
         BUILD.format("features"),
         ARRAY + ": an array of float64 (0, 2)",
     ),
-    Case("array-cut", cut(ARRAY), BUILD.format("features"), ARRAY + ": no .npy array"),
+    Case(
+        "array-cut",
+        cut(ARRAY),
+        BUILD.format("features"),
+        ARRAY + ": no .npy array ... ; save it with numpy.save",
+    ),
     Case(
         "array-of-bytes",
         written(ARRAY, b"\x93NUMPY\x01"),
         BUILD.format("features"),
-        ARRAY + ": no .npy array",
+        ARRAY + ": no .npy array ... ; save it with numpy.save",
     ),
     Case(
         "array-that-is-a-pickle",
         written(ARRAY, b"cos\nmkdir\n(S'hacked'\ntR."),
         BUILD.format("features"),
-        ARRAY + ": no .npy array",
+        ARRAY + ": no .npy array ... ; save it with numpy.save",
     ),
     Case(
         "array-of-a-zip",

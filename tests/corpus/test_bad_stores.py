@@ -155,12 +155,32 @@ CASES = [
         "no-grid-to-export",
         changed_json(ROOT, lambda d: d["consolidated_metadata"]["metadata"].pop("grid") and None),
         EXPORT,
-        "grid",
+        "grid ... so nothing says where it lies",
     ),
-    Case("flipped-chunk-to-export", flipped(VOXELS + "/bold/c/0/0/0", 40), EXPORT, VOXELS),
-    Case("chunk-gone-to-export", removed(VOXELS + "/bold/c/0/0/0"), EXPORT, VOXELS),
-    Case("cut-chunk-to-export", cut(VOXELS + "/bold/c/0/0/0"), EXPORT, VOXELS),
-    Case("flipped-coordinate", flipped(VOXELS + "/time/c/0", 12), INFO, VOXELS),
+    Case(
+        "flipped-chunk-to-export",
+        flipped(VOXELS + "/bold/c/0/0/0", 40),
+        EXPORT,
+        VOXELS + " ... is damaged: a checksum differs; run sherlock-data verify",
+    ),
+    Case(
+        "chunk-gone-to-export",
+        removed(VOXELS + "/bold/c/0/0/0"),
+        EXPORT,
+        VOXELS + " ... 1 objects are missing, the first is bold/c/0/0/0; run sherlock-data verify",
+    ),
+    Case(
+        "cut-chunk-to-export",
+        cut(VOXELS + "/bold/c/0/0/0"),
+        EXPORT,
+        VOXELS + " ... is damaged: a checksum differs; run sherlock-data verify",
+    ),
+    Case(
+        "flipped-coordinate",
+        flipped(VOXELS + "/time/c/0", 12),
+        INFO,
+        VOXELS + " ... its metadata cannot be read; run sherlock-data verify",
+    ),
     Case(
         "export-of-a-film",
         nothing,
@@ -171,7 +191,7 @@ CASES = [
         "export-of-components",
         nothing,
         "sherlock-data export stores/lab/pca.zarr out.nii.gz --subject sub-01",
-        "no spatial dims",
+        "no spatial dims ... ; an image needs x, y, z",
     ),
     Case(
         "export-of-which-subject",
@@ -200,7 +220,12 @@ CASES = [
         EXPORT + " --time soon",
         "--time: 'soon' is not a range of seconds; write A:B",
     ),
-    Case("export-of-time-nan", nothing, EXPORT + " --time nan:9", "no volume lies in nan"),
+    Case(
+        "export-of-time-nan",
+        nothing,
+        EXPORT + " --time nan:9",
+        "no volume lies in nan ... ; the scan clock goes from 0",
+    ),
     Case(
         "export-to-a-table",
         nothing,
@@ -217,7 +242,7 @@ CASES = [
         "export-through-a-file",
         nothing,
         f"sherlock-data export {VOXELS} raw/atlas.tsv/out.nii --subject sub-01",
-        "raw/atlas.tsv",
+        "raw/atlas.tsv ... /out.nii: Not a directory; check the path",
     ),
     Case(
         "verify-nothing",
@@ -235,13 +260,13 @@ CASES = [
         "a-file-for-the-stores",
         written("new", "x"),
         "sherlock-data build lab voxels --catalog raw/catalog.yaml --out new",
-        "new",
+        "new ... Not a directory; check the path",
     ),
     Case(
         "a-file-for-the-dataset",
         written("new/lab", "x"),
         "sherlock-data build lab voxels --catalog raw/catalog.yaml --out new",
-        "new/lab",
+        "new/lab ... File exists; check the path",
     ),
     Case(
         "train-on-nothing",
@@ -285,15 +310,23 @@ CASES = [
         "stores/lab: is damaged: a checksum differs; run sherlock-data verify",
     ),
     Case(
-        "train-on-a-chunk-gone", removed("stores/lab/parcels.zarr/bold/c/0/0/0"), TRAIN, "parcels"
+        "train-on-a-chunk-gone",
+        removed("stores/lab/parcels.zarr/bold/c/0/0/0"),
+        TRAIN,
+        "parcels.zarr: is damaged: 1 objects are missing, the first is bold/c/0/0/0; run",
     ),
     Case(
         "train-without-a-tr",
         lacks("repetition_time_s", "stores/lab/parcels.zarr"),
         TRAIN,
-        "parcels",
+        "parcels ... .zarr: its attribute 'repetition_time_s' is None; run sherlock-data verify",
     ),
-    Case("train-without-a-dataset", lacks("dataset", "stores/lab/parcels.zarr"), TRAIN, "parcels"),
+    Case(
+        "train-without-a-dataset",
+        lacks("dataset", "stores/lab/parcels.zarr"),
+        TRAIN,
+        "parcels ... .zarr: its attribute 'dataset' is None; run sherlock-data verify",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fuzz.fuzz import FUZZERS, edited, fuzz
 
-EXAMPLES = 100
+EXAMPLES = 60
 
 
 @pytest.mark.parametrize("name", FUZZERS)
