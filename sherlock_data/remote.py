@@ -37,8 +37,25 @@ def locate(path: str | Path) -> Path:
 
     A URL becomes universal_pathlib's path, which has the same manners (``Path`` itself would make
     ``s3:/`` of ``s3://``).
+
+    Raises
+    ------
+    StoreError
+        If fsspec knows no such protocol.
     """
-    return cast("Path", UPath(str(path))) if is_remote(path) else Path(path)
+    if not is_remote(path):
+        return Path(path)
+    _check_protocol(fsspec.utils.get_protocol(str(path)))
+    return cast("Path", UPath(str(path)))
+
+
+def _check_protocol(protocol: str) -> None:
+    if protocol not in fsspec.available_protocols():
+        raise StoreError(
+            "nothing here opens such an address",
+            where=f"{protocol}://",
+            remedy=did_you_mean(protocol, ("s3", "gs", "abfs")),
+        )
 
 
 def object_store(url: str, read_only: bool) -> FsspecStore:
@@ -57,12 +74,7 @@ def file_system(protocol: str, asynchronous: bool) -> Any:
     StoreError
         If fsspec knows no such protocol.
     """
-    if protocol not in fsspec.available_protocols():
-        raise StoreError(
-            "nothing here opens such an address",
-            where=f"{protocol}://",
-            remedy=did_you_mean(protocol, ("s3", "gs", "abfs")),
-        )
+    _check_protocol(protocol)
     key = (protocol, asynchronous, os.getpid())
     with _making:
         if key not in _open:

@@ -125,13 +125,16 @@ CASES = [
     Case("no-scheduler", nothing, f"{BUILD} --scheduler tcp://127.0.0.1:1", "tcp://127.0.0.1:1: "),
     Case("scheduler-in-words", nothing, f"{BUILD} --scheduler here", "here"),
     Case(
-        "out-of-no-protocol", nothing, BUILD.replace("--out new", "--out nope://new"), "nope://new"
+        "out-of-no-protocol",
+        nothing,
+        BUILD.replace("--out new", "--out nope://new"),
+        "nope://: nothing here opens",
     ),
     Case(
         "info-of-no-protocol",
         nothing,
         f"{DATA} info nope://lab/voxels.zarr",
-        "nope://lab/voxels.zarr",
+        "nope://: nothing here opens such an address; known: abfs, gs, s3",
     ),
     Case("synth-into-a-full-folder", nothing, f"{DATA} synth raw", "raw: "),
     Case("synth-into-a-file", written("new", "x"), f"{DATA} synth new", "new: "),

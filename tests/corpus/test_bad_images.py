@@ -54,7 +54,7 @@ CASES = [
         NAME + "ends within its header; " + AGAIN,
     ),
     Case("cut-gzip", cut(SCAN), LOOK, NAME + "is cut off: its gzip stream has no end; " + AGAIN),
-    Case("flipped-bit", flipped(SCAN, 400), BUILD, NAME + "gzip"),
+    Case("flipped-bit", flipped(SCAN, 400), BUILD, NAME + "has a corrupt gzip stream ... fetch"),
     Case("flipped-checksum", flipped(SCAN, -6), BUILD, NAME + "has a corrupt gzip stream"),
     Case(
         "rubbish-behind-gzip",
@@ -271,7 +271,7 @@ def test_a_bad_scan_is_one_line_and_nothing_is_written(case: Case, desk: Path) -
         pytest.param(np.zeros_like, id="only-zeros"),
     ],
 )
-def test_what_only_reading_finds_leaves_whole_stores_alone(
+def test_what_only_reading_finds_leaves_no_store(
     change: Callable[[np.ndarray], np.ndarray], desk: Path
 ) -> None:
     for subject in (1, 2):
@@ -280,5 +280,4 @@ def test_what_only_reading_finds_leaves_whole_stores_alone(
     assert outcome.exit_code == 1, outcome.output
     [line] = [line for line in outcome.stderr.splitlines() if line.startswith("error: ")]
     assert "voxel" in line
-    assert [path.name for path in (desk / "new/lab").iterdir()] == ["volumes.zarr"]
-    assert call("sherlock-data", "verify", "new/lab").exit_code == 0
+    assert list((desk / "new/lab").iterdir()) == []

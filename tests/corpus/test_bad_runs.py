@@ -375,7 +375,7 @@ CASES = [
         "delays-beyond-the-run",
         nothing,
         setting("delays=0..59"),
-        "shorter temporal ... temporal context or another fold",
+        "--split block: no TR left for validation and test ... a shorter temporal context",
     ),
     Case("fold-that-is-none", nothing, TRAIN + " --fold 9", "folds are 0 to ... 4"),
     Case(
@@ -417,9 +417,7 @@ CASES = [
     Case(
         "data-on-a-bucket-that-cannot-be",
         nothing,
-        TRAIN.replace(
-            "stores/lab", "nope://: nothing here opens such an address; known: abfs, gs, s3"
-        ),
+        TRAIN.replace("stores/lab", "nope://lab"),
         "nope://: nothing here opens such an address; known: abfs, gs, s3",
     ),
 ]

@@ -73,7 +73,7 @@ MOVIES = [
         "playlist-of-the-web",
         written(MOVIE, "#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:1/a.ts\n"),
         BUILD.format("stimulus"),
-        MOVIE + ": is no movie, but a list of files",
+        MOVIE + ": does not decode ... re-encode it",
     ),
     Case("decode-no-movie", nothing, DECODE.format("gone.mp4"), "gone.mp4: no such movie file"),
     Case(
