@@ -429,7 +429,10 @@ ARRAYS = [
     ),
     Case(
         "array-of-a-zip",
-        lambda desk: np.savez((desk / ARRAY).open("wb"), x=[1]),
+        together(
+            lambda desk: np.savez(desk / "raw/pitch.npz", x=[1]),
+            lambda desk: (desk / "raw/pitch.npz").rename(desk / ARRAY),
+        ),
         BUILD.format("features"),
         ARRAY,
     ),
