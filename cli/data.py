@@ -95,7 +95,7 @@ def inspect(
 
     if all(Path(target).is_file() for target in targets):
         document = inspection.inspect_files([Path(target) for target in targets])
-    elif len(targets) == 1:
+    elif len(targets) == 1 and not Path(targets[0]).suffix and "/" not in targets[0]:
         entry = load_catalog(catalog).dataset(targets[0])
         scan = resolve(targets[0], entry, _raw_folder(raw, catalog), strict=False)
         with BuildProgress("reading") as progress:

@@ -21,6 +21,10 @@ from sherlock_data.grid import Grid, check_template, on_grid, read_volume
 SCHAEFER_NAME = re.compile(r"^\d+Networks_(?P<hemisphere>LH|RH)_(?P<network>[^_]+)_")
 
 
+#: largest label: images and stores keep them as int32
+LARGEST = int(np.iinfo(np.int32).max)
+
+
 @dataclass(frozen=True)
 class Atlas:
     """A parcellation.
@@ -155,9 +159,9 @@ def _label_image(path: Path) -> Any:
     image = read_volume(path)
     values = np.asanyarray(image.dataobj)
     whole = np.round(values)
-    if not np.array_equal(values, whole) or whole.min() < 0:
+    if not np.array_equal(values, whole) or not 0 <= whole.min() <= whole.max() <= LARGEST:
         raise InputError(
-            "holds values that are no labels (fractions, negative numbers or NaN)",
+            "holds values that are no labels (fractions, negative or huge numbers, NaN)",
             where=path,
             remedy="give a label image of whole numbers, 0 for background",
         )
@@ -172,6 +176,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
         table["index"] = table["index"].astype(np.int64)
         table["name"] = table["name"].str.strip()
+        if table["index"].abs().max() > LARGEST:
+            raise ValueError(f"an index is above {LARGEST}")
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"no label table ({error.__class__.__name__}: {error})", where=path, remedy=remedy

@@ -117,8 +117,8 @@ def build(
     UnavailableError
         If a store that was named cannot be built from this dataset.
     StoreError
-        If a complete store has another recipe or other inputs and ``overwrite`` is not set, or
-        another build of the store is running.
+        If a complete store has another recipe or other inputs and ``overwrite`` is not set,
+        another build of the store is running, or a store that is to be written is a link.
     NoSpaceError
         If the disk cannot hold the stores.
     """
@@ -143,6 +143,7 @@ def build(
         if _waits(name, recipes, outcomes) or _is_to_do(
             plans[name], options.overwrite, named=not names or name in names
         ):
+            _refuse_link(plans[name].path)
             outcomes[name] = _outcome(name, plans[name], "planned")
         else:
             outcomes[name] = _up_to_date(name, plans[name])
@@ -172,6 +173,16 @@ def build(
     return [mended.get(name, outcomes[name]) for name in recipes]
 
 
+def _refuse_link(path: str | Path) -> None:
+    """Refuse to write through a symbolic link: what it leads to may be anybody's."""
+    if not is_remote(path) and Path(path).is_symlink():
+        raise StoreError(
+            f"is a link to {Path(path).readlink()}, and only read",
+            where=path,
+            remedy="build into the folder itself, or remove the link",
+        )
+
+
 def _up_to_date(name: str, plan: StorePlan) -> Outcome:
     if has_other_lag(plan):
         return _outcome(name, plan, "updated", f"would record lag_s = {plan.attrs['lag_s']:g}")
@@ -199,6 +210,8 @@ def _mend(
     progress: Progress,
 ) -> dict[str, Outcome]:
     """Mend every damaged store, or on a dry run only say which those are."""
+    for path in paths.values():
+        _refuse_link(path)
     if options.dry_run:
         damage = {name: repair.find_damage(path, progress) for name, path in paths.items()}
         return {

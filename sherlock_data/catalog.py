@@ -6,12 +6,12 @@ with the nearest known one, so that a typing error never becomes a default.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,12 +24,15 @@ from pydantic import (
 
 from sherlock_data.errors import CatalogError, did_you_mean
 from sherlock_data.extractors import ExtractorEntry
+from sherlock_data.plain_yaml import read_yaml
 from sherlock_data.recipes import RECIPES, FeaturesRecipe, Recipe
 from sherlock_data.timing import read_delays
 
 T = TypeVar("T")
 
 SECTIONS = ("datasets", "atlases", "extractors", "stores", "models")
+#: what may name a dataset, run, subject, store or zoo entry: files and folders are called by it
+NAME = re.compile(r"\w[\w.+ -]*")
 #: keys of an entry that are paths, relative to the catalogue file
 PATHS = {"atlases": ("image", "labels"), "extractors": ("weights", "file")}
 
@@ -72,7 +75,13 @@ class DatasetEntry(_Entry):
     @field_validator("subjects", mode="before")
     @classmethod
     def _labels(cls, value: Any) -> Any:
-        return tuple(str(item) for item in value) if isinstance(value, list) else value
+        # labels of digits alone are numbers to YAML
+        known = isinstance(value, list | tuple) and all(
+            isinstance(item, str | int) for item in value
+        )
+        if not known and not (value is None or (type(value) is int and value > 0)):
+            raise ValueError("how many to expect, or a list of labels")
+        return tuple(str(item) for item in value) if known else value
 
     @model_validator(mode="after")
     def _repeats_are_in_runs(self) -> DatasetEntry:
@@ -196,6 +205,26 @@ class Catalog(BaseModel):
                 self.extractor(name)
         return recipe
 
+    def check_names(self) -> None:
+        """Refuse names that lead elsewhere, as `../a`: files and folders are called by them."""
+        self._check_names("datasets", self.datasets)
+        self._check_names("stores", self.stores)
+        self._check_names("models", self.models)
+        for name, entry in self.datasets.items():
+            self._check_names(f"datasets.{name}.stores", entry.stores)
+            self._check_names(f"datasets.{name}.runs", [run.name for run in entry.runs])
+            if isinstance(entry.subjects, tuple):
+                self._check_names(f"datasets.{name}.subjects", entry.subjects)
+
+    def _check_names(self, section: str, names: Iterable[str]) -> None:
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise CatalogError(
+                    f"'{name}' cannot be a name",
+                    where=f"{self._source}: {section}",
+                    remedy="use letters, digits, - and _",
+                )
+
     def check_recipes(self) -> None:
         """Read every recipe of every dataset, so that a mistake is found before any work."""
         for name in self.stores:
@@ -212,7 +241,7 @@ def _look_up(table: Mapping[str, T], name: str, what: str) -> T:
 
 def _parse_recipe(keys: Mapping[str, Any], source: str, where: str) -> Recipe:
     kind = keys.get("kind")
-    if kind not in RECIPES:
+    if not isinstance(kind, str) or kind not in RECIPES:
         raise CatalogError(
             f"kind is {kind!r}",
             where=f"{source}: {where}",
@@ -258,16 +287,18 @@ def load_catalog(overlay: str | Path | None = None) -> Catalog:
     except ValidationError as error:
         raise _refusal(error, str(overlay or "catalog.yaml"), Catalog) from None
     catalog._source = str(overlay or "catalog.yaml")
+    catalog.check_names()
     catalog.check_recipes()
     return catalog
 
 
 def _read(text: str, name: str, folder: Path | None) -> dict[str, dict[str, Any]]:
     try:
-        document = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise CatalogError(f"not valid YAML ({line})", where=name, remedy="mend the line") from None
+        document = read_yaml(text) or {}
+    except ValueError as error:
+        raise CatalogError(
+            f"not valid YAML ({error})", where=name, remedy="mend the line"
+        ) from None
     if not isinstance(document, dict) or not all(
         isinstance(document.get(k, {}) or {}, dict) for k in SECTIONS
     ):
@@ -283,7 +314,7 @@ def _read(text: str, name: str, folder: Path | None) -> dict[str, dict[str, Any]
     for section, keys in PATHS.items():
         for item, entry in sections[section].items():
             if folder is not None and isinstance(entry, dict):
-                paths = {k: str(folder / entry[k]) for k in keys if entry.get(k)}
+                paths = {k: str(folder / v) for k in keys if isinstance(v := entry.get(k), str)}
                 sections[section][item] = {**entry, **paths}
     return sections
 
@@ -291,8 +322,9 @@ def _read(text: str, name: str, folder: Path | None) -> dict[str, dict[str, Any]
 def _refusal(
     error: ValidationError, name: str, model: type[BaseModel], prefix: str = ""
 ) -> CatalogError:
-    """Turn pydantic's first complaint into our one line."""
-    first = error.errors(include_url=False)[0]
+    """Turn pydantic's complaints into our one line: an unknown key first, it explains others."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     keys = [str(part) for part in first["loc"]]
     where = ".".join([*([prefix] if prefix else []), *keys]) or "the document"
     if first["type"] == "extra_forbidden":

@@ -7,6 +7,7 @@ the affine's world (RAS+). On disk a NIfTI runs x fastest, so a volume "as store
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,7 +177,7 @@ def read_volume(path: Any) -> Any:
     try:
         image = nibabel.load(path)
         values = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, ImageFileError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
         raise InputError(
             f"not a readable image ({' '.join(str(error).split())})",
             where=path,

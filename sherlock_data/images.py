@@ -110,7 +110,8 @@ def export(
     Raises
     ------
     ConfigError
-        If the subject or run is unknown, the time selects no volume, or the name is no NIfTI's.
+        If the subject or run is unknown, the time selects no volume, or the name is no NIfTI's or
+        a folder's.
     StoreError
         If the store holds no BOLD on a grid.
     NoSpaceError
@@ -118,6 +119,9 @@ def export(
     """
     if not out.name.endswith((".nii", ".nii.gz")):
         raise ConfigError("not a NIfTI name", where=out, remedy="end it in .nii.gz or .nii")
+    if out.is_dir():
+        raise ConfigError("is a folder", where=out, remedy="name a file")
+    tr_s = float(store.described(path)["repetition_time_s"])
     dataset = store.open_store(path)
     if "bold" not in dataset:
         raise StoreError("holds no BOLD", where=path, remedy="export volumes, voxels or parcels")
@@ -126,10 +130,11 @@ def export(
     space, _ = _dims(dataset.bold[row])
     grid, paint = _painter(dataset.bold[row], space, dataset)
     shape = (*grid.shape, last - first)
-    header = _header(grid, shape, np.dtype(np.float32), float(dataset.attrs["repetition_time_s"]))
+    header = _header(grid, shape, np.dtype(np.float32), tr_s)
+    store.check_present(path)
     bold = store.stored_view(path, "bold")
     on_disk = space == ("x", "y", "z") and bold.shape[2:] == grid.shape[::-1]
-    with _whole_file(out) as file:
+    with store.reading(path), _whole_file(out) as file:
         file.write(header.binaryblock.ljust(int(header["vox_offset"]), b"\0"))
         for start in range(first, last, BLOCK_VOLUMES):
             stop = min(start + BLOCK_VOLUMES, last)
@@ -310,6 +315,7 @@ def _whole_file(out: Path) -> Iterator[IO[bytes]]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError("no space left", where=out, remedy="free some space") from error
-        raise
+        raise OSError(error.errno, error.strerror, str(out)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is none
+            part.unlink(missing_ok=True)

@@ -117,12 +117,17 @@ def bytes_on_disk(path: str | Path) -> int:
     try:
         manifest = read_manifest(place(path, read_only=True))
     except (ValueError, FileNotFoundError):
-        raise StoreError(
-            "its manifest is missing or damaged",
-            where=path,
-            remedy="run sherlock-data build --repair",
-        ) from None
+        raise lost_manifest(path) from None
     return sum(size for size, _ in manifest.objects.values())
+
+
+def lost_manifest(path: str | Path) -> StoreError:
+    """Say that nothing tells what a store is made of."""
+    return StoreError(
+        "its manifest is missing or damaged",
+        where=path,
+        remedy="run sherlock-data build --repair",
+    )
 
 
 def fingerprint(path: str | Path, lag_s: float | None = None) -> str:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zlib
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
-from isal import igzip
+from isal import igzip, igzip_lib
 from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
@@ -35,6 +34,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 GZIP_MOST = 1032
 #: blocks inflated ahead of the one the consumer holds
 BLOCKS_AHEAD = 2
+#: what ISA-L raises for a deflate stream that is none (its stubs take the class for an instance)
+CORRUPT = cast("type[Exception]", igzip_lib.IsalError)
 
 
 def read_header(path: str | Path, *, series: bool = True) -> NiftiHeader:
@@ -168,7 +169,7 @@ class Stream:
                         yield first, block
                 finally:
                     thread.shutdown(cancel_futures=True)
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, CORRUPT) as error:
             raise _unreadable(self.path, error) from error
 
     def _read_block(self, file: Any, first: int) -> FloatArray:
@@ -256,7 +257,7 @@ def _header(path: Path, series: bool) -> NiftiHeader:
     try:
         with path.open("rb") as raw, _inflated(raw) as file:
             header = parse(path, file)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, CORRUPT) as error:
         raise _unreadable(path, error) from error
     if series and header.dimensions == 3:
         raise InputError(
@@ -315,7 +316,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
             where=path,
             remedy="they are not part of the scan: fetch or write the file again",
         )
-    if isinstance(error, igzip.BadGzipFile | zlib.error):
+    if isinstance(error, igzip.BadGzipFile | CORRUPT):
         return InputError(f"has a corrupt gzip stream ({error})", where=path, remedy=DAMAGED)
     if isinstance(error, EOFError):
         return InputError("is cut off: its gzip stream has no end", where=path, remedy=DAMAGED)

@@ -132,7 +132,7 @@ def parse(path: Path, file: Any) -> NiftiHeader:
     except KeyError as error:
         problem = f"has a broken header (no data type {error})"
         raise InputError(problem, where=path, remedy=DAMAGED) from error
-    except (HeaderDataError, ValueError) as error:
+    except (HeaderDataError, ValueError, OverflowError) as error:
         raise InputError(f"has a broken header ({error})", where=path, remedy=DAMAGED) from error
 
 
@@ -160,7 +160,9 @@ def _understood(path: Path, header: Any) -> NiftiHeader:
     slope, inter = header.get_slope_inter()
     code = int(header["sform_code"]) or int(header["qform_code"])
     zooms = [float(str(zoom)) for zoom in header.get_zooms()[:3]]
-    least = int(header["sizeof_hdr"]) + 4
+    least, offset = int(header["sizeof_hdr"]) + 4, int(header.get_data_offset())
+    if offset < 0:
+        raise HeaderDataError(f"data at byte {offset}")
     return NiftiHeader(
         shape=(shape[0], shape[1], shape[2], shape[3] if len(shape) == 4 else 1),
         dimensions=len(shape),
@@ -170,7 +172,7 @@ def _understood(path: Path, header: Any) -> NiftiHeader:
         dtype=dtype,
         slope=1.0 if slope is None else float(slope),
         inter=0.0 if inter is None else float(inter),
-        offset=max(int(header.get_data_offset()), least),
+        offset=max(offset, least),
         space=_SPACES.get(code, "unknown"),
     )
 

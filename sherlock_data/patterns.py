@@ -43,7 +43,7 @@ def find(pattern: str, raw: Path) -> list[Match]:
     Raises
     ------
     CatalogError
-        If a placeholder is unknown, or the pattern is an absolute path.
+        If a placeholder is unknown, or the pattern is an absolute path or no file's name.
     InputError
         If no file matches; the remedy shows the nearest names where the search ended.
     """
@@ -52,6 +52,10 @@ def find(pattern: str, raw: Path) -> list[Match]:
             "is not relative to the raw folder",
             where=f"bold: {pattern}",
             remedy="give the folder to --raw and the rest as the pattern",
+        )
+    if not Path(pattern).name:
+        raise CatalogError(
+            "names no file", where=f"bold: '{pattern}'", remedy="write it as s{subject}.nii.gz"
         )
     expression = _expression(pattern)
     wild = glob.escape(pattern)

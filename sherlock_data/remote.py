@@ -16,7 +16,7 @@ from upath import UPath
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
-from sherlock_data.errors import SherlockError, StoreError
+from sherlock_data.errors import SherlockError, StoreError, did_you_mean
 
 #: a listing is never taken from memory: other threads, workers and machines write too
 OPTIONS = {"use_listings_cache": False}
@@ -37,8 +37,25 @@ def locate(path: str | Path) -> Path:
 
     A URL becomes universal_pathlib's path, which has the same manners (``Path`` itself would make
     ``s3:/`` of ``s3://``).
+
+    Raises
+    ------
+    StoreError
+        If fsspec knows no such protocol.
     """
-    return cast("Path", UPath(str(path))) if is_remote(path) else Path(path)
+    if not is_remote(path):
+        return Path(path)
+    _check_protocol(fsspec.utils.get_protocol(str(path)))
+    return cast("Path", UPath(str(path)))
+
+
+def _check_protocol(protocol: str) -> None:
+    if protocol not in fsspec.available_protocols():
+        raise StoreError(
+            "nothing here opens such an address",
+            where=f"{protocol}://",
+            remedy=did_you_mean(protocol, ("s3", "gs", "abfs")),
+        )
 
 
 def object_store(url: str, read_only: bool) -> FsspecStore:
@@ -51,7 +68,13 @@ def file_system(protocol: str, asynchronous: bool) -> Any:
     """Return the one fsspec file system of this process for a protocol.
 
     fsspec itself makes one for every thread, each with connections of its own that no one closes.
+
+    Raises
+    ------
+    StoreError
+        If fsspec knows no such protocol.
     """
+    _check_protocol(protocol)
     key = (protocol, asynchronous, os.getpid())
     with _making:
         if key not in _open:

@@ -24,7 +24,8 @@ from zarr.storage import LocalStore
 
 from sherlock_data import contract
 from sherlock_data.completion import complete
-from sherlock_data.errors import StoreError
+from sherlock_data.damage import check_present, reading, unreadable
+from sherlock_data.errors import SherlockError, StoreError
 from sherlock_data.manifest import bytes_on_disk, fingerprint
 from sherlock_data.objects import (
     BUILD_SUFFIX,
@@ -54,7 +55,9 @@ __all__ = [
     "begin",
     "build_place",
     "bytes_on_disk",
+    "check_present",
     "complete",
+    "described",
     "fingerprint",
     "identity",
     "list_folder",
@@ -65,6 +68,7 @@ __all__ = [
     "open_store",
     "place",
     "read_bytes",
+    "reading",
     "remove",
     "run_part",
     "save_part",
@@ -73,6 +77,14 @@ __all__ = [
     "tidy",
     "write_bytes",
 ]
+
+#: attributes that readers of a store rely on, and what each is
+NEEDED: dict[str, type | tuple[type, ...]] = {
+    "dataset": str,
+    "space": str,
+    "repetition_time_s": (int, float),
+    "lag_s": (int, float),
+}
 
 
 def state(path: str | Path) -> str:
@@ -225,10 +237,29 @@ def attributes(path: str | Path) -> dict[str, Any]:
         )
     try:
         found = json.loads(data)["attributes"]
-    except (ValueError, KeyError, TypeError):
-        raise _unreadable(path) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise unreadable(path) from None
     if not isinstance(found, dict):
-        raise _unreadable(path)
+        raise unreadable(path)
+    return found
+
+
+def described(path: str | Path) -> dict[str, Any]:
+    """Attributes of a complete store, with those that readers rely on.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, or it does not say whose it is, or when and where.
+    """
+    found = attributes(path)
+    for name, kind in NEEDED.items():
+        if not isinstance(found.get(name), kind) or isinstance(found[name], bool):
+            raise StoreError(
+                f"its attribute '{name}' is {found.get(name)!r}",
+                where=path,
+                remedy="run sherlock-data verify, then build with --repair (or --overwrite)",
+            )
     return found
 
 
@@ -252,7 +283,7 @@ def open_store(path: str | Path) -> xr.Dataset:
     """
     attrs = attributes(path)
     version = attrs.get("schema_version")
-    if not isinstance(version, int) or version > contract.SCHEMA_VERSION:
+    if type(version) is not int or not 1 <= version <= contract.SCHEMA_VERSION:
         raise StoreError(
             f"schema version {version!r}, this package reads up to {contract.SCHEMA_VERSION}",
             where=path,
@@ -266,17 +297,11 @@ def open_store(path: str | Path) -> xr.Dataset:
                 zarr_format=3,
                 decode_timedelta=False,
             )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unreadable(path) from error
+    except (SherlockError, PermissionError):
+        raise
+    except Exception as error:
+        raise unreadable(path) from error
     return dataset
-
-
-def _unreadable(path: str | Path) -> StoreError:
-    return StoreError(
-        "its metadata cannot be read",
-        where=path,
-        remedy="run sherlock-data verify, then build with --repair (or --overwrite)",
-    )
 
 
 def open_path(path: str | Path) -> xr.Dataset | xr.DataTree:

@@ -37,7 +37,7 @@ def store_path(data: str, name: str) -> str:
 
 
 def check_identities(config: RunConfig) -> None:
-    """Refuse a store that is not the one the run was configured with.
+    """Refuse a store that is not the one the run was configured with, or that lost objects.
 
     Raises
     ------
@@ -52,6 +52,7 @@ def check_identities(config: RunConfig) -> None:
                 where=path,
                 remedy="build it with the same recipe and inputs, or train again",
             )
+        store.check_present(path)
 
 
 def check_clock(config: RunConfig, clock: Clock, tables: dict[str, StimulusTable]) -> None:

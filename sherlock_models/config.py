@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sherlock_data.catalog import ModelEntry, Repeat
 from sherlock_data.errors import ConfigError, did_you_mean
+from sherlock_data.plain_yaml import read_yaml
 from sherlock_data.timing import read_delays
 from sherlock_models.sizes import BRAIN, Sizes
 from sherlock_models.spread import Spread
@@ -23,6 +24,10 @@ from sherlock_models.spread import Spread
 #: default weight of the brain term: at 1 the encoder shouts (the predicted brain grows until its
 #: error exceeds the mean's) to be heard through the noisy channel; see docs/adr/0004
 BRAIN_WEIGHT = 5.0
+#: remedy for a `config.yaml` that is not what was written
+AGAIN = "restore it, or train again"
+#: of `config.yaml`; a run without it was written by version 1
+SCHEMA_VERSION = 1
 #: what `brain=` may say beside the name of a store
 BRAIN_ALIASES = {"grid": "volumes"}
 
@@ -66,11 +71,13 @@ class CompressorIdentity(BaseModel):
     code: int | None = Field(default=None, gt=0)
 
 
-class RunConfig(Spread):
+class RunConfig(Spread, allow_inf_nan=False):
     """Everything that decides the outcome of a run, and how it is spread over ranks.
 
     Attributes
     ----------
+    schema_version : int
+        Of this form of a configuration; a newer one is refused.
     entry, architecture, brain, stimulus, options
         The zoo entry's name and its definition: architecture, the store of the brain layer, the
         stimuli in order, and the architecture's own options.
@@ -128,6 +135,7 @@ class RunConfig(Spread):
         Sizes of the model's layers, as the stores gave them.
     """
 
+    schema_version: int = SCHEMA_VERSION
     entry: str
     architecture: str
     brain: str
@@ -314,7 +322,7 @@ def validated(values: Mapping[str, Any], where: object) -> RunConfig:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"]) or "configuration"
         message = first["msg"].removeprefix("Value error, ")
-        remedy = None
+        remedy = "correct this key"
         if first["type"] == "extra_forbidden":
             message, remedy = "unknown key", did_you_mean(key, RunConfig.model_fields)
         found = first.get("input")
@@ -328,24 +336,31 @@ def load_config(path: Path) -> RunConfig:
     Raises
     ------
     ConfigError
-        If it is not there, is not YAML, was cut, or has an unknown key or a wrong value.
+        If it is not there, is not YAML, was cut, is of a newer version, or has an unknown key or a
+        wrong value.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             "no configuration", where=path, remedy="name a folder that sherlock-train made"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"not valid YAML ({reason})", where=path) from None
+    except ValueError as error:  # of bytes that are no UTF-8 too
+        raise ConfigError(f"not valid YAML ({error})", where=path, remedy=AGAIN) from None
     if not isinstance(document, dict):
-        raise ConfigError("not a mapping", where=path)
+        raise ConfigError("not a mapping", where=path, remedy=AGAIN)
+    version = document.get("schema_version", 1)
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise ConfigError(
+            f"schema version {version!r}, this package reads up to {SCHEMA_VERSION}",
+            where=path,
+            remedy="upgrade sherlock-zoo, or train again",
+        )
     lacking = [key for key in ("stores", "sizes", "versions") if not document.get(key)]
     if lacking:  # the last keys that are written: a file that was cut ends before them
         raise ConfigError(
             f"is not complete: lacks {', '.join(lacking)}",
             where=path,
-            remedy="restore it, or train again",
+            remedy=AGAIN,
         )
     return validated(document, where=path)

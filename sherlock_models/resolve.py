@@ -15,6 +15,7 @@ from sherlock_models.sizes import BRAIN
 
 #: keys of a configuration that no `--set` may touch
 _RESOLVED = (
+    "schema_version",
     "entry",
     "architecture",
     "options",

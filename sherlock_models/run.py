@@ -98,7 +98,7 @@ class Run:
             return []
         with _readable(path):
             lines = path.read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines if line.endswith("}")]
+            return [_line(line) for line in lines if line.endswith("}")]
 
     @property
     def progress(self) -> dict[str, Any]:
@@ -115,7 +115,8 @@ class Run:
         """`running`, `finished` or `stopped`; a run whose process is gone has stopped."""
         progress = self.progress
         state = str(progress["state"])
-        return "stopped" if state == "running" and not _alive(progress) else state
+        with _readable(self.path / STATE):
+            return "stopped" if state == "running" and not _alive(progress) else state
 
     @property
     def eta_s(self) -> float | None:
@@ -134,6 +135,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise ConfigError(
             "is damaged", where=path, remedy="restore it; the checkpoints do not need it"
         ) from None
+
+
+def _line(text: str) -> dict[str, Any]:
+    """Read a line of `metrics.jsonl`."""
+    found: dict[str, Any] = json.loads(text)
+    return {"step": int(found["step"]), "split": str(found["split"]), **found}
 
 
 def _alive(progress: dict[str, Any]) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from sherlock_data.errors import ConfigError
+from sherlock_data.plain_yaml import read_yaml
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -39,6 +38,10 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
                     f"'{outer}' is given whole and by member", where="--set", remedy="choose one"
                 )
             members[inner] = _value(text)
+        elif outer in parsed and isinstance(parsed[outer], dict):
+            raise ConfigError(
+                f"'{outer}' is given whole and by member", where="--set", remedy="choose one"
+            )
         else:
             parsed[outer] = _value(text)
     return parsed
@@ -49,8 +52,8 @@ def _value(text: str) -> Any:
     if "," in text and text[0] not in "[{":
         return [_value(part) for part in text.split(",") if part.strip()]
     try:
-        return float(text) if _is_exponent(text) else yaml.safe_load(text)
-    except yaml.YAMLError:
+        return float(text) if _is_exponent(text) else read_yaml(text)
+    except ValueError:
         return text
 
 

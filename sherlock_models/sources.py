@@ -17,7 +17,7 @@ from sherlock_models.sizes import BRAIN, Sizes
 
 def dataset_name(config: RunConfig) -> str:
     """Name of the dataset, as the brain store has it."""
-    return str(store.attributes(store_path(config.data, config.brain))["dataset"])
+    return str(store.described(store_path(config.data, config.brain))["dataset"])
 
 
 def identities(config: RunConfig) -> dict[str, StoreIdentity]:
@@ -33,7 +33,7 @@ def identities(config: RunConfig) -> dict[str, StoreIdentity]:
     found = {}
     for name in sorted(names):
         path = store_path(config.data, name)
-        recipe = store.attributes(path).get("recipe", {})
+        recipe = store.described(path).get("recipe", {})
         found[name] = StoreIdentity(fingerprint=store.fingerprint(path), recipe=recipe)
     return found
 

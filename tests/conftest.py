@@ -1,8 +1,9 @@
-"""What the whole suite shares: a tiny synthetic dataset, raw and built once; an S3 server."""
+"""What the whole suite shares: a tiny synthetic dataset, a whole good example, an S3 server."""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,27 @@ def tiny_stores(tiny_raw, tmp_path_factory) -> Path:
     catalog = load_catalog(tiny_raw / "catalog.yaml")
     build(resolve("synth", catalog.dataset("synth"), tiny_raw), catalog, out)
     return out / "synth"
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory) -> Path:
+    """Folder with `raw/`, `stores/lab/`, `runs/toy/`, made by the commands; read only."""
+    from tests.corpus import example
+
+    folder = tmp_path_factory.mktemp("corpus") / "good"
+    example.make(folder)
+    return folder
+
+
+@pytest.fixture
+def desk(good, tmp_path, monkeypatch) -> Path:
+    """Copy of the good example, the current folder of the test; the run reads the copied stores."""
+    folder = tmp_path / "desk"
+    shutil.copytree(good, folder)
+    config = folder / "runs/toy/config.yaml"
+    config.write_text(config.read_text().replace(str(good), str(folder)))
+    monkeypatch.chdir(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

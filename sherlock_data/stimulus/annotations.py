@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sherlock_data.catalog import Catalog
 from sherlock_data.contract import strings, time_coords
-from sherlock_data.errors import UnavailableError
+from sherlock_data.errors import InputError, UnavailableError
 from sherlock_data.plan import Results, StorePlan
 from sherlock_data.provenance import describe_file, scan_attrs
 from sherlock_data.recipes import AnnotationsRecipe
@@ -117,7 +117,7 @@ def plan(scan: Scan, recipe: AnnotationsRecipe, path: Path, catalog: Catalog) ->
     UnavailableError
         If the dataset has no annotations.
     InputError
-        If the sheet cannot be read or its times make no sense.
+        If the sheet cannot be read, its times make no sense, or its columns are no labels.
     """
     if scan.annotations is None:
         raise UnavailableError(
@@ -128,7 +128,7 @@ def plan(scan: Scan, recipe: AnnotationsRecipe, path: Path, catalog: Catalog) ->
     attrs["timed_by"] = segments.timed_by
     attrs["segments"], attrs["segments_dropped"] = len(segments.starts), segments.dropped
     name = scan.annotations.name
-    found = to_dataset(segments, scan.clock)
+    found = _labelled(segments, scan)
     return StorePlan(
         path=path,
         attrs=attrs,
@@ -140,6 +140,18 @@ def plan(scan: Scan, recipe: AnnotationsRecipe, path: Path, catalog: Catalog) ->
         memory_bytes=int(found.nbytes),
         problems=_problems(segments, name),
     )
+
+
+def _labelled(segments: Segments, scan: Scan) -> xr.Dataset:
+    try:
+        found = to_dataset(segments, scan.clock)
+    except InputError as error:
+        raise InputError(error.what, where=scan.annotations, remedy=error.remedy) from None
+    if set(found.data_vars) == {"has_stimulus"}:
+        raise InputError(
+            "says nothing beside its times", where=scan.annotations, remedy="add a column of labels"
+        )
+    return found
 
 
 def _problems(segments: Segments, name: str) -> list[dict[str, str]]:

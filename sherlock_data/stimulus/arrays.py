@@ -136,6 +136,11 @@ def _rows(file: Path) -> NDArray[np.generic]:
         raise InputError(
             f"no .npy array ({error})", where=file, remedy="save it with numpy.save"
         ) from error
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise InputError(
+            "an archive of arrays", where=file, remedy="save one array, with numpy.save"
+        )
     if values.ndim not in (1, 2) or values.dtype.kind not in "fiub" or not values.size:
         raise InputError(
             f"an array of {values.dtype} {values.shape}",

@@ -19,9 +19,21 @@ import imageio_ffmpeg
 
 from sherlock_data.errors import InputError
 
+#: containers that are opened. Not among them: lists of other files (concat, hls, dash), scripts
+#: (avisynth), addresses (sdp) and text, which ffmpeg would follow to wherever they point
+CONTAINERS = (
+    "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,obu,ivf,asf,flv,ogg,mxf,gxf,nut,dv,rm,"
+    "wtv,gif,apng,yuv4mpegpipe,wav,mp3,flac,aac"
+)
 REENCODE = "re-encode it (ffmpeg -i IN -c:v libx264 -c:a aac OUT.mp4) or fetch it again"
 
-_ERROR = re.compile(r"\[(error|fatal|panic)\]")
+_ERROR = re.compile(r"^(\[[^]]*\] )*\[(error|fatal|panic)\]")
+
+
+def source(path: Path) -> list[str]:
+    """Arguments that open a movie: this local file, whatever its name, and nothing it names."""
+    allowed = ["-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS]
+    return [*allowed, "-i", f"file:{path}"]
 
 
 @dataclass
@@ -110,9 +122,9 @@ class Ffmpeg:
         self.path, self.complaints, self.notice, self.end = path, list[str](), notice, end
         quiet = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"]
         # -copyts: times as they are in the file, whichever streams are asked for
-        source = ["-xerror", "-copyts", "-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
+        opened = ["-xerror", "-copyts", *source(path)]
         self.process = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *source, *arguments],
+            [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *opened, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -143,6 +155,12 @@ class Ffmpeg:
         self.listener.join()
         if any("matches no streams" in line for line in self.complaints):
             raise InputError("no video stream", where=self.path, remedy="name a movie file")
+        if any("not on whitelist" in line for line in self.complaints):
+            raise InputError(
+                "is no movie, but a list of files, a picture, text or a rare format",
+                where=self.path,
+                remedy=REENCODE,
+            )
         remarks = tuple(f"[{codec} @" for codec in ignore if codec)
         serious = [line for line in self.complaints if not line.startswith(remarks)]
         if status or serious:

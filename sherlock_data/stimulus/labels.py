@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from sherlock_data.errors import InputError
+from sherlock_data.recipes import RESERVED
 from sherlock_data.timing import FloatArray
 
 #: a category is frequent that at least this share of the segments names
@@ -23,6 +25,8 @@ CATEGORIES = 400
 PROSE_LENGTH = 40
 WORDS = {"yes": 1.0, "no": 0.0, "true": 1.0, "false": 0.0, "+": 1.0, "-": -1.0}
 ROW_NUMBERS = ("segment_number", "segment", "index")
+#: variables that every annotations store has
+TAKEN = (*RESERVED, "has_stimulus")
 #: columns of the published Sherlock sheet (Chen et al. 2017) whose own names are long
 NAMES = {
     "scene_segments": "scene",
@@ -76,15 +80,23 @@ def labels_of(table: pd.DataFrame) -> list[Label]:
     -------
     list of Label
         In the order of the columns, names unique.
+
+    Raises
+    ------
+    InputError
+        If two columns give one name, or one a name that the store has itself.
     """
     found: dict[str, Label] = {}
     raters: dict[str, list[FloatArray]] = {}
+    columns: dict[str, str] = {}
     for column in table.columns:
         rated = re.match(r"(.+?)[ _-]+rater[ _-]*\d+$", str(column).strip(), re.IGNORECASE)
         name = slug(rated.group(1) if rated else str(column))
         name = NAMES.get(name, name)
         if name in ROW_NUMBERS or table[column].isna().all():
             continue
+        _check_name(name, str(column), None if rated else columns.get(name))
+        columns[name] = str(column)
         numbers = _numbers(table[column])
         if rated and numbers is not None:
             raters.setdefault(name, []).append(numbers)
@@ -96,6 +108,15 @@ def labels_of(table: pd.DataFrame) -> list[Label]:
     for name, values in raters.items():
         found[name] = Label(name, "numeric", _mean(values), {"raters": str(len(values))})
     return list(found.values())
+
+
+def _check_name(name: str, column: str, other: str | None) -> None:
+    """Refuse a column that would take the place of another, or of the store's own variables."""
+    if other is not None or name in TAKEN:
+        of = f"as column '{other}' does" if other is not None else "which the store has itself"
+        raise InputError(
+            f"column '{column}' gives a label '{name}', {of}", remedy="give it another name"
+        )
 
 
 def _numbers(column: pd.Series) -> FloatArray | None:

@@ -31,10 +31,12 @@ SOUND_BYTES = 1 << 18
 #: stays where its timestamps say
 SOUND_TOLERANCE_S = 0.02
 
+#: ffmpeg's own lines; tags of a movie may say anything, but not at the start of a line
+_SHOWINFO = "[Parsed_showinfo"
 _FRAME = re.compile(r"\bn: *\d+ pts: *(\S+) ")
 _DURATION = re.compile(r" duration: *(\d+) ")
 _TIME_BASE = re.compile(r"config in time_base: (\d+/\d+)")
-_START = re.compile(r"Duration: .*?, start: (-?[\d.]+)")
+_START = re.compile(r"^\[info\] {2,3}Duration: .*?, start: (-?[\d.]+)")
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def probe(path: Path) -> MovieProbe:
     Parameters
     ----------
     path : Path
-        Any container that ffmpeg reads.
+        Of one of the containers that are opened (`sherlock_data.stimulus.ffmpeg.CONTAINERS`).
 
     Returns
     -------
@@ -304,7 +306,7 @@ class _Times:
         self.times, self.base = times, Fraction(0)
 
     def __call__(self, line: str) -> None:
-        if "showinfo" not in line:
+        if not line.startswith(_SHOWINFO):
             return
         if base := _TIME_BASE.search(line):
             self.base = Fraction(base.group(1))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from sherlock_models.architectures.autoencoder import Architecture, BrainAutoencoder, Options
@@ -31,7 +31,7 @@ class DenseOptions(Options):
         Hidden layers of the encoder in order; the decoder mirrors them.
     """
 
-    hidden: tuple[int, ...] = Field(default=(10_000, 5_000, 1_000, 500), min_length=1)
+    hidden: tuple[PositiveInt, ...] = Field(default=(10_000, 5_000, 1_000, 500), min_length=1)
 
 
 class DenseTrunk(nn.Module):

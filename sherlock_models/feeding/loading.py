@@ -61,11 +61,16 @@ def load_data(config: RunConfig, world: World | None = None) -> MovieBrainData:
     Raises
     ------
     StoreError
-        If a store is not built, is not the one the run was configured with, is on another clock,
-        or was fitted on what the split holds out.
+        If a store is not built, is damaged, is not the one the run was configured with, is on
+        another clock, or was fitted on what the split holds out.
     ConfigError
         If the split, the lag or the stimuli do not fit the data.
     """
+    with store.reading(config.data):
+        return _load(config, world)
+
+
+def _load(config: RunConfig, world: World | None) -> MovieBrainData:
     check_identities(config)
     data = store.open_store(store_path(config.data, config.brain))
     clock = read_clock(data.attrs["repetition_time_s"], data["run"].values)

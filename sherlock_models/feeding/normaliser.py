@@ -150,8 +150,9 @@ def load_normaliser(path: Path, names: Iterable[str]) -> Normaliser:
     Raises
     ------
     ConfigError
-        If the file is missing or lacks a stimulus.
+        If the file is missing, damaged, or lacks a stimulus.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -160,3 +161,7 @@ def load_normaliser(path: Path, names: Iterable[str]) -> Normaliser:
         return Normaliser.from_tensors(load_file(path), names)
     except KeyError as error:
         raise ConfigError(f"lacks {error}", where=path) from None
+    except SafetensorError as error:
+        raise ConfigError(
+            f"is damaged ({error})", where=path, remedy="restore it, or train again"
+        ) from None

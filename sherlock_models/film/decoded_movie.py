@@ -88,6 +88,8 @@ def decode(
         If the movie cannot be read or lacks what the run needs, or a film cannot be written.
     """
     _check_options(run, movie, subject, bold, lesion, isolate)
+    if out.suffix.lower() != ".mp4":
+        raise ConfigError("not the name of an mp4 file", where=out, remedy="end it in .mp4")
     for path in filter(None, (out, stills)):
         check_free(path, overwrite, movie)
     probed = None if movie is None else probe(movie)

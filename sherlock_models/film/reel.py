@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sherlock_data.contract import created_by
 from sherlock_data.stimulus.encode import encode
+from sherlock_data.stimulus.ffmpeg import source
 from sherlock_data.stimulus.movie import LEVEL, Frame, MovieProbe, frames
 from sherlock_models.film.decode import HELD_OUT, MeasuredBrain, MovieBrain, ToldTr
 from sherlock_models.film.panels import Film, Pixels
@@ -210,7 +211,7 @@ def _arguments(reel: Reel, entry: str) -> list[str]:
     sound: list[str] = []
     codec: list[str] = []
     if reel.movie is not None and reel.movie.has_audio:
-        sound = ["-protocol_whitelist", "file,pipe", "-i", f"file:{reel.movie.path}"]
+        sound = source(reel.movie.path)
         # silence where the sound starts late or has gaps, so that it stays in step
         codec = ["-map", "1:a:0", "-af", "aresample=async=1:first_pts=0", "-c:a", "aac"]
         codec += ["-b:a", "160k"]

@@ -115,22 +115,39 @@ def load_evaluation(folder: Path) -> tuple[dict[str, Any], xr.Dataset]:
     Raises
     ------
     ConfigError
-        If the run has not been evaluated.
+        If the run has not been evaluated, or what was written is damaged.
     """
     if not (folder / JSON).is_file() or not (folder / ARRAYS).is_dir():
         raise ConfigError(
             "not evaluated", where=folder, remedy=f"run sherlock-models evaluate {folder}"
         )
-    document = json.loads((folder / JSON).read_text(encoding="utf-8"))
-    return document, xr.open_zarr(folder / ARRAYS)
+    document = _read_json(folder / JSON)
+    try:
+        return document, xr.open_zarr(folder / ARRAYS)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise _damaged(folder / ARRAYS) from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise _damaged(path) from None
+    if not isinstance(document, dict):
+        raise _damaged(path)
+    return document
+
+
+def _damaged(path: Path) -> ConfigError:
+    remedy = f"run sherlock-models evaluate {path.parent}"
+    return ConfigError("is damaged", where=path, remedy=remedy)
 
 
 def is_current(run: Run) -> bool:
     """Whether the run's evaluation is there and of its present best checkpoint."""
     if not (run.path / JSON).is_file() or not (run.path / ARRAYS).is_dir():
         return False
-    document = json.loads((run.path / JSON).read_text(encoding="utf-8"))
-    return bool(document.get("step") == _judged_step(run))
+    return bool(_read_json(run.path / JSON).get("step") == _judged_step(run))
 
 
 def _judged_step(run: Run) -> int | None:

@@ -66,7 +66,10 @@ def read_index(folder: Path) -> Index:
     if not path.is_file():
         return Index()
     try:
-        return Index(**json.loads(path.read_text(encoding="utf-8")))
+        index = Index(**json.loads(path.read_text(encoding="utf-8")))
+        if not all(step is None or type(step) is int for step in (index.last, index.best)):
+            raise ValueError("steps are whole numbers")  # they name folders
+        return index
     except (ValueError, TypeError):
         raise CheckpointError(
             "cannot be read", where=path, remedy="restore it, naming `last` and `best` steps"
