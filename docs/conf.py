@@ -12,7 +12,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
-# cells that begin with `!` call the commands of this very environment
+# cells of shell commands call the commands of this very environment
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 # Jupyter's debugger, which nobody attaches to, warns about frozen modules on stderr
 os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
@@ -47,6 +47,9 @@ nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r"(sherlock|xarray|numpy|torch|pathlib|pydantic|nn|abc).*")]
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+# what every pydantic model has
+autodoc_default_options = {"exclude-members": "__version__, model_config, model_post_init"}
+default_role = "code"
 numpydoc_show_class_members = False
 
 copybutton_prompt_text = r"\$ "
@@ -57,7 +60,10 @@ html_title = "Sherlock Zoo"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_sidebars = {page: [] for page in ("index", "quickstart", "tutorial", "sherlock", "problems")}
 html_theme_options = {
+    "header_links_before_dropdown": 8,
+    "navbar_persistent": ["search-button"],
     "navigation_with_keys": False,
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],

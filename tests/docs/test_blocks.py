@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,12 +40,8 @@ from sherlock_models.resolve import settable
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
-PAGES = [
-    path
-    for path in PAGES
-    if path.relative_to(ROOT).parts[1:2] not in [("_build",), ("_generated",)]
-]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += [page for page in sorted(DOCS.rglob("*.md")) if "/_" not in page.as_posix()]
 COMMANDS: dict[str, click.Command] = {
     "sherlock-data": data.main,
     "sherlock-train": train.main,
@@ -101,16 +98,14 @@ def blocks(page: Path) -> list[Block]:
     """Blocks of a page in order."""
     found, reason = [], None
     for token in MarkdownIt("commonmark").parse(page.read_text("utf-8")):
-        line = (token.map or [0])[0] + 1
+        line, text = (token.map or [0])[0] + 1, token.content
         if token.type == "html_block":
-            if setup := SETUP.search(token.content):
+            if setup := SETUP.search(text):
                 found.append(Block(page, line, "setup", setup[1]))
-            if stated := NOT_RUN.search(token.content):
+            if stated := NOT_RUN.search(text):
                 reason = stated[1]
         elif token.type == "fence":
-            found.append(
-                Block(page, line, _language(token.info, token.content), token.content, reason)
-            )
+            found.append(Block(page, line, _language(token.info, text), text, reason))
             reason = None
         elif token.nesting == 0 and token.content:
             reason = None
@@ -300,29 +295,31 @@ def test_a_wrong_command_is_found() -> None:
 # ---------------------------------------------------------------- every page, run
 
 
+@pytest.fixture(scope="module")
+def tiny(tiny_raw: Path, tiny_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of `raw` and `stores`, to be copied."""
+    folder = tmp_path_factory.mktemp("tiny")
+    shutil.copytree(tiny_raw, folder / "raw")
+    shutil.copytree(tiny_stores.parent, folder / "stores")
+    return folder
+
+
 @pytest.fixture
-def shell(
-    tiny_raw: Path, tiny_stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """An empty folder to work in, this environment's commands, `$TINY`."""
-    tiny = tmp_path / "tiny"
-    tiny.mkdir()
-    (tiny / "raw").symlink_to(tiny_raw)
-    (tiny / "stores").symlink_to(tiny_stores.parent)
+def shell(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, and this environment's commands."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     values = {"PATH": path, "TINY": tiny, "DOCS": DOCS, "COLUMNS": 100, "OMP_NUM_THREADS": 1}
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-RUN = [
-    page
-    for page in PAGES
-    if any(b.language in ("console", "bash", "python") and not b.reason for b in blocks(page))
-]
+def _runs(block: Block) -> bool:
+    return block.language in ("console", "bash", "python") and block.reason is None
+
+
+RUN = [page for page in PAGES if any(map(_runs, blocks(page)))]
 
 
 @pytest.mark.slow
@@ -345,9 +342,7 @@ def test_the_page_runs(page: Path, shell: Path) -> None:
 def _run(block: Block, script: str, shown: list[str]) -> None:
     """Run shell lines, and hold what they print to what the page shows."""
     prologue = "set -euo pipefail; pip() { :; }; make() { :; }\n"
-    done = subprocess.run(
-        ["bash", "-c", prologue + script], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["bash", "-c", prologue + script], capture_output=True, text=True)
     printed = done.stdout + done.stderr
     wanted = 1 if any(line.startswith("error:") for line in shown) else 0
     assert done.returncode == wanted, f"{block}: {script}\n{printed[-3000:]}"
