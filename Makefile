@@ -27,7 +27,7 @@ lint: $(READY)  ## formatting, lint, types, import layers
 	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs  ## the site, strict, its notebook executed: docs/_build/html
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --jobs auto docs docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[docs]'

@@ -50,6 +50,8 @@ autodoc_member_order = "bysource"
 # what every pydantic model has
 autodoc_default_options = {"exclude-members": "__version__, model_config, model_post_init"}
 default_role = "code"
+# two hyphens begin an option, everywhere
+smartquotes = False
 numpydoc_show_class_members = False
 
 copybutton_prompt_text = r"\$ "

@@ -13,7 +13,7 @@ import networkx as nx
 
 #: from the top of the picture to its ground
 PACKAGES = ("sherlock_cli", "sherlock_models", "sherlock_data")
-WIDTH, ROW, GAP, PADDING, CHARACTER = 960, 24, 6, 12, 6.3
+WIDTH, ROW, GAP, PADDING, CHARACTER = 960, 24, 6, 12, 6.7
 
 
 class Room(NamedTuple):
