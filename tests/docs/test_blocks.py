@@ -308,7 +308,7 @@ def tiny(tiny_raw: Path, tiny_stores: Path, tmp_path_factory: pytest.TempPathFac
 def shell(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, and this environment's commands."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    values = {"PATH": path, "TINY": tiny, "DOCS": DOCS, "COLUMNS": 100, "OMP_NUM_THREADS": 1}
+    values = {"PATH": path, "TINY": tiny, "DOCS": DOCS, "COLUMNS": 160, "OMP_NUM_THREADS": 1}
     for name, value in values.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
