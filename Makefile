@@ -6,7 +6,7 @@ WORKERS ?= 2
 SIZE ?= demo
 READY := $(VENV)/.ready
 
-.PHONY: demo validate test test-slow lint clean
+.PHONY: demo validate test test-slow lint docs clean
 
 demo: $(READY)  ## the whole way on made-up data with a known answer: scans -> stores -> model -> page
 	$(BIN)/python -m sherlock_cli.demo demo
@@ -26,6 +26,13 @@ lint: $(READY)  ## formatting, lint, types, import layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(VENV)/.docs  ## the site, strict, its notebook executed: docs/_build/html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"
 	$(PYTHON) -m venv $(VENV)
@@ -35,4 +42,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## everything that was made here, the environment too
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist docs/_build docs/_generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
