@@ -113,7 +113,7 @@ class SoundSpectra:
         bands = np.stack([self._banks[bank] @ channel for channel in power])
         decibel = librosa.power_to_db(bands, ref=1.0, amin=FLOOR, top_db=None)
         # the logarithm of some processors rounds the floor to below itself
-        return np.maximum(decibel, np.float32(FLOOR_DB))
+        return np.asarray(np.maximum(decibel, np.float32(FLOOR_DB)))
 
     def _power(self, samples: FloatSamples) -> FloatSamples:
         """Power per frequency and window, (C, F, W); its sum over F is the mean square."""
