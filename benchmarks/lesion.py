@@ -3,9 +3,9 @@
     python benchmarks/lesion.py [--units 400] [--trs 200] [--width 0.25] [--json OUT]
 
 ours     `sherlock_models.lesions.effects`: the brain is encoded once, the first layer once, many
-         units in a batch, and a dense last layer never
+         units in a batch, a dense last layer never, transposed convolutions as ordinary ones
 peer     the model run again for every unit, movie to brain to movie, and its squared error
-limit    the decoder behind its first layer, once for every unit, nothing else
+limit    the decoder behind its first layer, once for every unit, nothing else; convolved as ours
 
 Weights are random and stimuli are in memory: nothing is read or normalised by any of the three.
 Peer and limit are linear in the units, so they are timed on a tenth of them and multiplied; ours
