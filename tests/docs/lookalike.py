@@ -67,9 +67,9 @@ def noise(subject: int, shape: tuple[int, ...], shared: np.ndarray) -> np.ndarra
 
 
 def movie(path: Path) -> None:
-    """Part 1, of its length and rates, small."""
-    picture = f"testsrc=size=64x36:rate=25:duration={MOVIE_S}"
-    tone = f"sine=frequency=440:sample_rate=44100:duration={MOVIE_S}"
+    """Part 1, of its length; its pictures few and small."""
+    picture = f"testsrc=size=64x36:rate=5:duration={MOVIE_S}"
+    tone = f"sine=frequency=440:sample_rate=22050:duration={MOVIE_S}"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-f", "lavfi", "-i", picture]
     command += [
         "-f",
