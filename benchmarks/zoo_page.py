@@ -34,6 +34,9 @@ trains, and what it costs; with so few steps and such narrow layers it does not 
   measured one tells). R² above 0 is better than the mean frame. `conv-frames` sees and gives
   back full-resolution frames and the raw sound; entries of pretrained features have the demo's
   planted tracks instead (`--set stimulus=planted`).
+- **seconds**: of the training alone, beside whatever else the machine did.
+- An entry whose R² is 0 has not left the mean yet: its decoder reads a brain through noise, and has
+  little to learn from before the brain is predicted; narrow deep layers and grids take longest.
 - **ridge r**: delayed ridge on the same training TRs, judged on the same held-out ones.
 - `brain-compressor` sees the measured brain and gives it back, so its r is no prediction and no
   ceiling bounds it; beside it stand as many principal components.
