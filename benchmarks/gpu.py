@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sherlock_data.catalog import load_catalog
-from sherlock_data.errors import SherlockError
+from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models import parallel
 from sherlock_models.config import RunConfig
 from sherlock_models.feeding.loading import load_data
@@ -191,7 +191,11 @@ def stores_for(entry: str, folder: Path) -> Path:
     """Make up stores at the catalogue's sizes."""
     from feeding import write_stores
 
-    units = load_catalog().model(entry).sizes["brain"][0]
+    sizes = load_catalog().model(entry).sizes
+    if "brain" not in sizes:
+        what = "the catalogue names no size of its brain layer"
+        raise ConfigError(what, where=entry, remedy="give --data a dataset folder with its stores")
+    units = sizes["brain"][0]
     write_stores(folder, argparse.Namespace(subjects=SUBJECTS, trs=TRS, voxels=units))
     return folder / "feeding"
 
