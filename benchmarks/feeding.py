@@ -17,6 +17,7 @@ for all; medians are shown. Before a turn from disk, the store is put out of the
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -375,6 +376,8 @@ def main() -> None:
     if args.run:
         serve(args)
         return
+    if "xbatcher" in (args.method or METHODS) and not importlib.util.find_spec("xbatcher"):
+        raise SystemExit("xbatcher is not installed: pip install '.[bench]', or name a --method")
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.keep or Path(scratch)
         if not (folder / "rows.f32").exists():
