@@ -263,7 +263,7 @@ def report(counts: Counts, usual: float, args: argparse.Namespace) -> None:
     longest = max(counts.seconds, default=0.0)
     console.print(f"undisturbed {usual:.1f} s; longest trial {longest:.1f} s of {args.limit:.0f}")
     for note in counts.notes:
-        console.print(note)
+        console.print(note, markup=False)
     if args.json:
         document = {**asdict(counts), "undisturbed_s": usual, "seed": args.seed}
         args.json.write_text(json.dumps(document, indent=2), encoding="utf-8")

@@ -36,7 +36,9 @@ INDEX, STEP = "index.json", "step.json"
 #: bytes that are read at once for a checksum
 _PIECE = 16 * 2**20
 _READABLE = (".safetensors", ".json")
-FAILURES = (CheckpointException, SafetensorError, RuntimeError, ValueError, KeyError, OSError)
+#: what says that a checkpoint cannot be read or written. torch gathers what went wrong on a rank in
+#: the first; a RuntimeError beside it is a collective's: a rank was lost, and is started again
+FAILURES = (CheckpointException, SafetensorError, ValueError, KeyError, OSError)
 
 
 class CheckpointError(SherlockError):

@@ -180,7 +180,7 @@ class Saver:
 
     def close(self) -> None:
         """Wait, where something else has already ended the run."""
-        with contextlib.suppress(CheckpointError):
+        with contextlib.suppress(CheckpointError, RuntimeError):  # or the ranks are lost as well
             self.wait()
 
 

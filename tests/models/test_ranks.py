@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models.config import RunConfig
 from sherlock_models.run import load
-from sherlock_models.training import checkpoint, launch
+from sherlock_models.training import checkpoint, launch, saving
 from sherlock_models.training.train import Silent, StoppedError, fit
 from sherlock_models.training.trainer import Trainer
 
@@ -81,6 +81,24 @@ def fit_and_die(document: dict[str, object], out: str, who: str, mark: str) -> N
         Trainer.step = step  # type: ignore[assignment,method-assign]
     progress = dies if who == "0" else None
     fit(RunConfig.model_validate(document), out, again=again, device="cpu", progress=progress)
+
+
+def die_at_a_checkpoint(document: dict[str, object], out: str, when: str, mark: str) -> None:
+    """Train, or go on; once, rank 1 dies while the others wait for its part of a checkpoint."""
+
+    def die(*_: object, **__: object) -> None:
+        Path(mark).touch()
+        kill_this()
+
+    if os.environ["RANK"] == "1" and not Path(mark).exists():
+        if when == "read":
+            checkpoint.load_shards = die
+        else:
+            write = saving._Writer.write_data
+            saving._Writer.write_data = lambda self, *given: (  # type: ignore[method-assign]
+                die() if self._folder.name == f".writing-{QUICK['steps']}" else write(self, *given)
+            )
+    fit_as_rank(document, out, resume=when == "read")
 
 
 def fail_as_rank(line: str) -> None:
@@ -144,6 +162,27 @@ def test_a_rank_that_dies_is_started_again(configure: Configure, tmp_path: Path,
     assert time.monotonic() - began < 120
     assert len(told) == 1
     assert "starting all ranks again (1 of 2)" in told[0]
+    assert load(tmp_path / "run").state == "finished"
+    assert_same_losses(tmp_path / "run", tmp_path / "straight")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["read", "written last"])
+def test_a_rank_that_dies_at_a_checkpoint_is_started_again(
+    configure: Configure, tmp_path: Path, when: str
+):
+    """The others find its connection closed; that is no statement about the checkpoint."""
+    config = configure(**QUICK, parallel="fsdp")
+    fit(config, tmp_path / "straight", device="cpu")
+    if when == "read":
+        with pytest.raises(StoppedError):
+            fit(config, tmp_path / "run", device="cpu", progress=At(6, stop_this))
+    told: list[str] = []
+    arguments = (config.model_dump(mode="json"), str(tmp_path / "run"), when, str(tmp_path / "m"))
+    launch.launch(
+        2, die_at_a_checkpoint, *arguments, restarts=2, tell=told.append, start_method=SERVER
+    )  # fmt: skip
+    assert len(told) == 1
     assert load(tmp_path / "run").state == "finished"
     assert_same_losses(tmp_path / "run", tmp_path / "straight")
 
