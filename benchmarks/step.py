@@ -5,35 +5,43 @@ time that ours waited for its data. Ours is everything a training does: gatherin
 the batch, the noisy brain channel, the reduced losses, clipping, the learning rate, a line in the
 journal. The bare loop has its batches ready, adds up squared errors and calls fused AdamW.
 
-    python benchmarks/step.py                     conv-parcels and conv-voxels at full size, 4 GB
+    python benchmarks/step.py                     conv-parcels and conv-voxels at full size, 8 GB
     python benchmarks/step.py --entry conv-parcels --steps 30
 
-The two take turns, step by step, in one process; the ratio is the median over the pairs. CPU time
-is shown too: on a busy machine it is the fairer of the two.
+ours     as `sherlock-train` runs it, in a process that keeps the memory that it frees
+bare     the loop in a process as Python starts it
+limit    the loop in ours' own process, its memory kept as well
+
+The three take turns, step by step; a ratio is the median over the turns. CPU time is shown too: on
+a busy machine it is the fairer of the two.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from feeding import write_stores
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from sherlock_data.catalog import load_catalog
 from sherlock_models import parallel
 from sherlock_models.feeding.batch import Batch
 from sherlock_models.feeding.loading import load_data
+from sherlock_models.memory import keep_freed
 from sherlock_models.resolve import resolve
 from sherlock_models.training.journal import Journal
 from sherlock_models.training.train import settle
@@ -41,6 +49,14 @@ from sherlock_models.training.trainer import Trainer
 from sherlock_models.zoo import build_model
 
 ENTRIES = ("conv-parcels", "conv-voxels")
+
+
+@dataclass
+class Loops:
+    """A step of ours and one of the bare loop, by name, and what takes ours."""
+
+    steps: dict[str, Callable[[int], None]]
+    trainer: Trainer
 
 
 def bare(model: nn.Module, batches: list[Batch], rate: float) -> Callable[[int], None]:
@@ -69,16 +85,11 @@ def ours(trainer: Trainer, journal: Journal) -> Callable[[int], None]:
     return step
 
 
-def timed(step: Callable[[int], None], number: int) -> tuple[float, float]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    step(number)
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def measure(entry: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    units = (load_catalog().model(entry).sizes or {})["brain"][0]
-    stores = argparse.Namespace(subjects=args.subjects, trs=args.trs, voxels=units)
-    write_stores(folder, stores)
+@contextmanager
+def loops(entry: str, folder: Path, args: argparse.Namespace, keep: bool) -> Iterator[Loops]:
+    """Ours and the bare loop, over the same stores; `keep` as `sherlock-train` does."""
+    if keep:
+        keep_freed()
     # the brain of `units` units is in the store `voxels`; the modules know its size only
     options = {"brain": "voxels", "batch_size": args.batch, "steps": 10_000, "split": "random"}
     settled = resolve(entry, folder / "feeding", options=options)
@@ -88,48 +99,90 @@ def measure(entry: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
         trainer = Trainer(settled, data, world)
         ready = [data.batch(trainer.samples, trainer.batches.at(step)) for step in range(4)]
         twin = build_model(settled.model_entry, data.sizes, settled.model_options)
-        (folder / "run").mkdir()
-        journal = Journal(folder / "run", 0, settled)
+        (folder / f"run-{keep}").mkdir()
+        journal = Journal(folder / f"run-{keep}", 0, settled)
         steps = {"ours": ours(trainer, journal), "bare": bare(twin, ready, 1e-3)}
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in steps}
-        for number in range(args.warmup + args.steps):
-            if number == args.warmup:
-                trainer.feed.waited_s = 0.0
-                taken = {name: [] for name in steps}
-            turns = list(steps.items())
-            for name, step in turns if number % 2 else reversed(turns):
-                taken[name].append(timed(step, number))
-        waited = trainer.feed.waited_s
+        yield Loops(steps, trainer)
         journal.close("finished")
         trainer.close()
-    pairs = list(zip(taken["ours"], taken["bare"], strict=True))
+
+
+def as_python_starts(entry: str, folder: Path, args: argparse.Namespace, pipe: Connection) -> None:
+    """Take steps of the bare loop when told to, in a process of its own."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(args.threads)
+    with loops(entry, folder, args, keep=False) as made:
+        pipe.send(None)
+        while (number := pipe.recv()) is not None:
+            pipe.send(timed(made.steps["bare"], number))
+
+
+def timed(step: Callable[[int], None], number: int) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    step(number)
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def measure(entry: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    units = (load_catalog().model(entry).sizes or {})["brain"][0]
+    write_stores(folder, argparse.Namespace(subjects=args.subjects, trs=args.trs, voxels=units))
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    child = spawn.Process(target=as_python_starts, args=(entry, folder, args, there), daemon=True)
+    child.start()
+    there.close()
+    here.recv()
+
+    def elsewhere(number: int) -> tuple[float, float]:
+        here.send(number)
+        found: tuple[float, float] = here.recv()
+        return found
+
+    taken: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": [], "limit": []}
+    with loops(entry, folder, args, keep=True) as made:
+        ways = {
+            "ours": partial(timed, made.steps["ours"]),
+            "bare": elsewhere,
+            "limit": partial(timed, made.steps["bare"]),
+        }
+        for number in range(args.warmup + args.steps):
+            if number == args.warmup:
+                made.trainer.feed.waited_s = 0.0
+            turns = list(ways.items())
+            for name, way in turns if number % 2 else reversed(turns):
+                taken[name].append(way(number))
+        waited = made.trainer.feed.waited_s
+    here.send(None)
+    child.join()
+    kept = {name: times[args.warmup :] for name, times in taken.items()}
     return {
         "entry": entry,
-        "parameters": trainer.parameters,
-        "ours_s": statistics.median(wall for wall, _ in taken["ours"]),
-        "bare_s": statistics.median(wall for wall, _ in taken["bare"]),
-        "ratio": statistics.median(a[0] / b[0] for a, b in pairs),
-        "cpu_ratio": sum(a[1] for a, _ in pairs) / sum(b[1] for _, b in pairs),
-        "waiting": waited / sum(wall for wall, _ in taken["ours"]),
+        "parameters": made.trainer.parameters,
+        "waiting": waited / sum(wall for wall, _ in kept["ours"]),
+        **{f"{name}_s": statistics.median(wall for wall, _ in kept[name]) for name in kept},
+        **ratios(kept, "bare"),
+        **ratios(kept, "limit"),
+    }
+
+
+def ratios(taken: dict[str, list[tuple[float, float]]], to: str) -> dict[str, float]:
+    """Ours over another, in wall time and in CPU time."""
+    pairs = list(zip(taken["ours"], taken[to], strict=True))
+    return {
+        f"to_{to}": statistics.median(a[0] / b[0] for a, b in pairs),
+        f"cpu_to_{to}": sum(a[1] for a, _ in pairs) / sum(b[1] for _, b in pairs),
     }
 
 
 def show(args: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    threads = torch.get_num_threads()
-    table = Table(title=f"a training step, batches of {args.batch}, {threads} threads, CPU")
-    for column in ("", "parameters", "ours ms", "bare ms", "ours / bare", "CPU time", "waiting"):
-        table.add_column(column, justify="right" if column else "left")
+    print(f"a training step, batches of {args.batch}, {args.threads} threads, CPU")
+    heads = ("ours ms", "bare ms", "limit ms", "x bare", "CPU", "x limit", "CPU", "waiting")
+    print(f"{'':14}" + "".join(f"{head:>10}" for head in heads))
     for row in rows:
-        table.add_row(
-            row["entry"],
-            f"{row['parameters']:,}",
-            f"{1e3 * row['ours_s']:.0f}",
-            f"{1e3 * row['bare_s']:.0f}",
-            f"{row['ratio']:.3f}",
-            f"{row['cpu_ratio']:.3f}",
-            f"{100 * row['waiting']:.2f} %",
-        )
-    Console().print(table)
+        times = [f"{1e3 * row[f'{name}_s']:.0f}" for name in ("ours", "bare", "limit")]
+        times += [f"{row[f'{k}to_{to}']:.3f}" for to in ("bare", "limit") for k in ("", "cpu_")]
+        times += [f"{100 * row['waiting']:.2f} %"]
+        print(f"{row['entry']:14}" + "".join(f"{value:>10}" for value in times))
 
 
 def main() -> None:
@@ -140,12 +193,12 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--subjects", type=int, default=2)
     parser.add_argument("--trs", type=int, default=300)
-    parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
+    threads = torch.get_num_threads()
+    parser.add_argument("--threads", type=int, default=threads, help="of torch")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the rows there too")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads)
     rows = []
     for entry in args.entry or ENTRIES:
         with tempfile.TemporaryDirectory() as scratch:

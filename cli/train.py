@@ -112,9 +112,11 @@ def _train(
 def rank_main(document: dict[str, Any], path: str, resume: bool, device: str) -> None:
     """Train as one rank; a SIGTERM that was answered with a checkpoint exits with 143."""
     from sherlock_models.config import validated
+    from sherlock_models.memory import keep_freed
     from sherlock_models.training import launch
     from sherlock_models.training.train import StoppedError, fit
 
+    keep_freed()
     main_rank = os.environ.get("RANK", "0") == "0"
     settled = validated(document, where=path)
     watcher = _Watcher() if main_rank else None

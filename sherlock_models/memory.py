@@ -1,7 +1,8 @@
-"""How much memory data take, and how much there is to take."""
+"""How much memory data take, how much there is to take, and keeping what was freed."""
 
 from __future__ import annotations
 
+import ctypes
 import math
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import psutil
 from sherlock_models.sizes import BRAIN, Sizes
 
 _FLOAT32 = 4
+#: of malloc.h, for mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def free_memory() -> int:
@@ -22,6 +25,23 @@ def free_memory() -> int:
     except OSError:  # no control group of that kind: the machine's own number stands
         return free
     return free if most == "max" else max(0, min(free, int(most) - int(used)))
+
+
+def keep_freed() -> bool:
+    """Let this process keep the memory that it frees, for as long as it lives.
+
+    A training step on CPUs frees all its gradients and activations and takes as much again. By
+    default the C library hands large pieces back to the system, which clears every page anew: a
+    quarter of the step of an entry with 119 million parameters (`benchmarks/step.py`). The process
+    then stands at its peak between steps, too. A GPU's memory is torch's own to keep.
+
+    Returns
+    -------
+    bool
+        Whether the C library has such a setting (glibc has).
+    """
+    setting = getattr(ctypes.CDLL(None), "mallopt", None)
+    return bool(setting and setting(_M_MMAP_MAX, 0) and setting(_M_TRIM_THRESHOLD, -1))
 
 
 def data_bytes(sizes: Sizes, subjects: int, trs: int, runs: int) -> int:

