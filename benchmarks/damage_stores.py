@@ -55,12 +55,13 @@ MAY_MISS = "input-times.json"
 COUNTS = ("objects", "not_found", "misnamed", "not_mended", "other_bytes", "other_values")
 
 
-def make_raw(raw: Path) -> dict[str, Any]:
+def make_raw(raw: Path, volumes: int = VOLUMES) -> dict[str, Any]:
     """Write two subjects, an atlas, a movie, a sheet and an array; return the catalogue."""
+    seconds = round(volumes * TR_S)
     raw.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for number in (1, 2):
-        values = rng.normal(1000, 30, size=(*SHAPE, VOLUMES)).astype(np.float32)
+        values = rng.normal(1000, 30, size=(*SHAPE, volumes)).astype(np.float32)
         image = nibabel.Nifti1Image(values, AFFINE)
         image.header.set_zooms((3, 3, 3, TR_S))
         image.header.set_xyzt_units("mm", "sec")
@@ -70,13 +71,13 @@ def make_raw(raw: Path) -> dict[str, Any]:
     nibabel.save(nibabel.Nifti1Image(labels, AFFINE), raw / "atlas.nii.gz")
     (raw / "atlas.tsv").write_text("index\tname\n1\tleft\n2\tright\n")
     (raw / "sheet.csv").write_text("start,end,music,place\n0,9,yes,here\n9,30,no,there\n")
-    source = ["-f", "lavfi", "-i", "testsrc=s=16x12:r=4:d=30", "-f", "lavfi", "-i"]
-    source += ["sine=frequency=440:sample_rate=8000:duration=30"]
+    source = ["-f", "lavfi", "-i", f"testsrc=s=16x12:r=4:d={seconds}", "-f", "lavfi", "-i"]
+    source += [f"sine=frequency=440:sample_rate=8000:duration={seconds}"]
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", *source]
     command += ["-c:v", "ffv1", "-c:a", "pcm_f32le", str(raw / "movie.mkv")]
     subprocess.run(command, check=True, capture_output=True)
-    np.save(raw / "planted.npy", rng.normal(size=(VOLUMES, 3)).astype(np.float32))
-    clock = {"repetition_time_s": TR_S, "runs": [{"run": "run-1", "volumes": VOLUMES}]}
+    np.save(raw / "planted.npy", rng.normal(size=(volumes, 3)).astype(np.float32))
+    clock = {"repetition_time_s": TR_S, "runs": [{"run": "run-1", "volumes": volumes}]}
     (raw / "planted.json").write_text(json.dumps(clock))
     document = {
         "datasets": {
@@ -86,7 +87,7 @@ def make_raw(raw: Path) -> dict[str, Any]:
                 "space": "MNI152",
                 "atlas": "mine",
                 "annotations": "sheet.csv",
-                "runs": [{"name": "run-1", "volumes": VOLUMES, "movie": "movie.mkv"}],
+                "runs": [{"name": "run-1", "volumes": volumes, "movie": "movie.mkv"}],
             }
         },
         "atlases": {
