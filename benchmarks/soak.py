@@ -47,6 +47,8 @@ OFTEN = (0.7, 0.15, 0.15)
 #: shares of the rounds that a shell starts, and of those that train on two ranks
 BY_SHELL, TWO_RANKS = 0.25, 0.6
 TAIL = 1500
+#: a folder in the temp folder that torch makes once and keeps
+CACHES = ("torchinductor_",)
 NOTES = Console(stderr=True, highlight=False)
 
 
@@ -89,10 +91,11 @@ class Counts:
             self.hung.append(f"{where}: {ended.said[-TAIL:]}")
         if "Traceback (most recent call last)" in ended.said:
             self.tracebacks.append(f"{where}: {ended.said[-TAIL:]}")
+        made = [name for name in ended.temporary if not name.startswith(CACHES)]
         if ended.sent == signal.SIGKILL:
-            self.left_by_sigkill.update(name[:14] for name in ended.temporary)
+            self.left_by_sigkill.update(name[:14] for name in made)
         else:
-            self.leftovers += [f"{where}: temporary {name}" for name in ended.temporary]
+            self.leftovers += [f"{where}: temporary {name}" for name in made]
 
 
 @dataclass(frozen=True)
@@ -135,16 +138,13 @@ class Soak:
         theirs.close()
 
     def refer(self) -> None:
-        """Go the way undisturbed, parted from the server and by a shell, on one and two ranks."""
-        for shell, ranks in ((False, 1), (True, 1), (True, 2)):
+        """Go the way undisturbed: on one rank parted from the server, on two by a shell."""
+        for shell, ranks in ((False, 1), (True, 2)):
             way, where = Way(self.raw, self.folder / "reference"), f"reference, {ranks} ranks"
             for stage in ORDER:
                 self._to_its_end(way, where, stage, shell, ranks)
-            found = Reference(values_of(way), files_of(way))
+            self.references[ranks] = Reference(values_of(way), files_of(way))
             way.remove()
-            if ranks in self.references:
-                self.counts.judge(where, found.values, found.files, self.references[ranks])
-            self.references.setdefault(ranks, found)
 
     def by_worker(self) -> None:
         """One round of the process that lives all the time."""
@@ -192,7 +192,7 @@ class Soak:
         kills = int(self.rng.choice(KILLS, p=LIKELY))
         for _ in range(max(kills, stage == "train")):
             now = _now(way, stage)
-            usual = median(self.took[now, shell, ranks] or self.took[stage, shell, ranks])
+            usual = self._usual(now, shell, ranks)
             by = SIGNALS[self.rng.choice(len(SIGNALS), p=OFTEN)]
             group = bool(by == signal.SIGINT or self.rng.random() < 0.5)
             kill = Kill(float(self.rng.uniform(0, usual)), by, group)
@@ -209,6 +209,12 @@ class Soak:
             self.counts.half_written += [f"{told}: {name}" for name in half]
         self.counts.resumed += _now(way, stage) == "resume"
         self._to_its_end(way, where, _now(way, stage), shell, ranks)
+
+    def _usual(self, stage: str, shell: bool, ranks: int) -> float:
+        """Seconds a stage takes undisturbed, of late; of what is most like it where not known."""
+        like = ((stage, shell, ranks), (stage, shell, 2), ("train", shell, ranks))
+        known = [self.took[key] for key in (*like, ("train", shell, 2)) if self.took[key]]
+        return float(median(known[0]))
 
     def _to_its_end(self, way: Way, where: str, stage: str, shell: bool, ranks: int) -> None:
         ended = self.commands.run(way.words(stage, ranks), None, shell)
@@ -303,11 +309,13 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # before any process of ours begins
     warnings.filterwarnings("ignore", message="Consolidated metadata")
     signal.signal(signal.SIGTERM, _interrupt)
-    begun, before = time.monotonic(), shared_memory()
+    begun, before = time.monotonic(), shared_memory()  # the hour begins after the reference
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         soak = Soak(Path(folder), args.seed)
         try:
             soak.refer()
+            NOTES.print(f"reference in {time.monotonic() - begun:.0f} s")
+            begun = time.monotonic()
             while time.monotonic() - begun < 60 * args.minutes:
                 soak.by_worker()
                 soak.by_commands()

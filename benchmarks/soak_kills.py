@@ -123,16 +123,16 @@ class Commands:
         before = set(os.listdir(self.temporary))
         process = _Started(words, self.log) if shell else _Parted(self._context, words, self.log)
         begun = time.monotonic()
-        code = process.wait(kill.after_s if kill else LIMIT_S)
+        code = _wait(process, kill.after_s if kill else LIMIT_S)
         sent, hung = None, code is None and kill is None
         if code is None:
             sent = kill.by if kill else signal.SIGKILL
             _send(process.pid, sent, kill is None or kill.group)
-            code = process.wait(ENDS_S)
+            code = _wait(process, ENDS_S)
         if code is None:
             hung = True
             _send(process.pid, signal.SIGKILL, True)
-            code = process.wait(ENDS_S)
+            code = _wait(process, ENDS_S)
         seconds = time.monotonic() - begun
         left = sorted(set(os.listdir(self.temporary)) - before)
         return Ended(
@@ -203,6 +203,24 @@ def as_command(words: list[str], log: Path, started: Connection) -> None:
     importlib.import_module(MODULES[words[0]]).main(words[1:], prog_name=words[0])
 
 
+def _wait(process: _Started | _Parted, seconds: float) -> int | None:
+    """Wait so long of the time in which nobody halted the process (SIGSTOP); its exit code."""
+    while seconds > 0:
+        begun = time.monotonic()
+        code = process.wait(min(seconds, 1.0))
+        if code is not None:
+            return code
+        seconds -= 0.0 if _is_halted(process.pid) else time.monotonic() - begun
+    return None
+
+
+def _is_halted(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _send(pid: int, which: signal.Signals, group: bool) -> None:
     try:
         os.killpg(pid, which) if group else os.kill(pid, which)
@@ -212,10 +230,10 @@ def _send(pid: int, which: signal.Signals, group: bool) -> None:
 
 def _end_orphans(session: int) -> list[str]:
     """Give what is left of a session time to end; end the rest, and say what it was."""
-    until = time.monotonic() + GONE_S
-    left = _members(session)
-    while left and time.monotonic() < until:
+    waited, left = 0.0, _members(session)
+    while left and waited < GONE_S:
         time.sleep(0.1)
+        waited += 0.0 if any(_is_halted(process.pid) for process in left) else 0.1
         left = _members(session)
     said = []
     for process in left:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,7 @@ from sherlock_models.film.panels import Film, picture_and_sound
 from sherlock_models.film.reel import Cost, CountedTrs, Reel, Silent, Watcher, write_reel
 from sherlock_models.film.stills import Stills
 from sherlock_models.lesions.replaced_unit import ReplacedUnit
+from sherlock_models.writing import whole
 
 if TYPE_CHECKING:
     from sherlock_models.run import Run
@@ -249,14 +248,3 @@ def check_free(path: Path, overwrite: bool, source: Path | None = None) -> None:
     if path.is_dir() or (path.exists() and not overwrite):
         remedy = "name a file" if path.is_dir() else "name another file, or add --overwrite"
         raise ConfigError("is there already", where=path, remedy=remedy)
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Write a file under another name, and give it its own when it is whole."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

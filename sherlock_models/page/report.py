@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from sherlock_models.scoring.verdict import (
     with_interval,
 )
 from sherlock_models.training.history import curves
+from sherlock_models.writing import whole
 
 if TYPE_CHECKING:
     from sherlock_models.config import RunConfig
@@ -133,9 +133,8 @@ def write_report(run: Run, truth: Path | None = None) -> Path:
         )
     )
     path = run.path / PAGE
-    temporary = path.with_name(f"{PAGE}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 

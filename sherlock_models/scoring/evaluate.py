@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from sherlock_models.scoring.space import Space, UnitSpace, space_of
 from sherlock_models.scoring.stimulus_scores import Table, smuggled, stimulus_scores
 from sherlock_models.sizes import BRAIN
 from sherlock_models.training import checkpoint
+from sherlock_models.writing import whole
 
 if TYPE_CHECKING:
     from sherlock_models.feeding.dataset import MovieBrainData
@@ -360,6 +360,5 @@ def _plain(value: Any) -> Any:
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2, allow_nan=False), encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from sherlock_models.scoring.brain_scores import BrainScores
 from sherlock_models.scoring.ceiling import Ceiling
 from sherlock_models.scoring.heldout import MEASURED, NOISY, PREDICTED, Side, frames
 from sherlock_models.scoring.stimulus_scores import StimulusScores, Table, shown_trs
+from sherlock_models.writing import whole
 
 if TYPE_CHECKING:
     from sherlock_models.run import Run
@@ -115,13 +114,7 @@ def _dims(is_video: bool) -> tuple[str, ...]:
 
 def write(path: Path, arrays: xr.Dataset) -> None:
     """Write the arrays beside the old ones, then change places."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with warnings.catch_warnings():  # Zarr v3 has no final form for consolidated metadata yet
-            warnings.filterwarnings("ignore", message="Consolidated metadata")
-            arrays.to_zarr(temporary, mode="w", zarr_format=3, consolidated=True)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole(path) as temporary, warnings.catch_warnings():
+        # Zarr v3 has no final form for consolidated metadata yet
+        warnings.filterwarnings("ignore", message="Consolidated metadata")
+        arrays.to_zarr(temporary, mode="w", zarr_format=3, consolidated=True)
