@@ -309,6 +309,8 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # before any process of ours begins
     warnings.filterwarnings("ignore", message="Consolidated metadata")
     signal.signal(signal.SIGTERM, _interrupt)
+    # a shell lets its background jobs ignore it, and whatever they start as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     begun, before = time.monotonic(), shared_memory()  # the hour begins after the reference
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         soak = Soak(Path(folder), args.seed)

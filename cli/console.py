@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
+from sherlock_cli.ending import wait_at_exit
 
 from sherlock_data.errors import SherlockError
 
@@ -54,6 +55,8 @@ def handled(command: F) -> F:
                 raise
             click.echo(f"error: {_line(error)}", err=True)
             raise SystemExit(1) from None
+        finally:
+            wait_at_exit()
 
     return wrapper  # type: ignore[return-value]
 

@@ -1,0 +1,44 @@
+"""A command's end: zarr's thread has ended before zarr loses patience with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+#: a thread that takes longer to end than zarr waits for at exit
+SLOW = """
+import asyncio, time, zarr
+from zarr.core import sync
+from sherlock_cli.ending import stop_reading, wait_at_exit
+
+async def there():
+    return True
+
+sync.sync(there())
+sync.loop[0].call_soon_threadsafe(time.sleep, 1)
+{end}
+"""
+
+
+def said_at_exit(end: str) -> str:
+    code = SLOW.format(end=end)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return done.stderr
+
+
+def test_a_thread_that_is_slow_to_end_is_waited_for():
+    assert said_at_exit("wait_at_exit()") == ""
+    assert "Cannot close a running event loop" in said_at_exit("")
+
+
+def test_what_runs_on_in_the_process_may_read_on():
+    code = SLOW.format(end="wait_at_exit()") + "assert sync.sync(there())"
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stderr == b""
+    )
+
+
+def test_where_nothing_reads_there_is_nothing_to_stop():
+    code = "import sys; from sherlock_cli.ending import stop_reading; stop_reading(); "
+    code += "assert 'zarr' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
