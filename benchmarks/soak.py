@@ -89,8 +89,8 @@ class Counts:
         self.orphans += [f"{where}: {line}" for line in ended.orphans]
         if ended.hung:
             self.hung.append(f"{where}: {ended.said[-TAIL:]}")
-        if "Traceback (most recent call last)" in ended.said:
-            self.tracebacks.append(f"{where}: {ended.said[-TAIL:]}")
+        if (at := ended.said.find("Traceback (most recent call last)")) >= 0:
+            self.tracebacks.append(f"{where}: {ended.said[max(0, at - TAIL // 4) : at + TAIL]}")
         made = [name for name in ended.temporary if not name.startswith(CACHES)]
         if ended.sent == signal.SIGKILL:
             self.left_by_sigkill.update(name[:14] for name in made)

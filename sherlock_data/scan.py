@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GridHeader", "Problem", "Scan", "identify", "resolve"]
 
+#: characters of a path that an error shows
+_LONGEST = 200
 MOVIE_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".mpg", ".mpeg"})
 
 
@@ -135,12 +137,22 @@ def resolve(name: str, entry: DatasetEntry, raw: str | Path, *, strict: bool = T
     Raises
     ------
     InputError
-        If no file matches; a file is no NIfTI series or is cut short; two files claim one run of a
+        If no file matches; one cannot be read, is no NIfTI series or is cut short; two files claim one run of a
         subject; and, if ``strict``, if grids differ (``grid-differs``) or volumes do not sum to
         the runs (``run-lengths``); if no TR is known.
     """
-    raw = Path(raw)
-    found = Findings(strict)
+    try:
+        return _resolve(name, entry, Path(raw), Findings(strict))
+    except OSError as error:  # a name longer than a file system takes, a folder that is closed
+        where = str(error.filename or raw)
+        raise InputError(
+            f"cannot be read ({error.strerror})",
+            where=where if len(where) < _LONGEST else f"{where[:_LONGEST]}...",
+            remedy="check the path and who may read it",
+        ) from error
+
+
+def _resolve(name: str, entry: DatasetEntry, raw: Path, found: Findings) -> Scan:
     matches = patterns.find(entry.bold, raw)
     declared = _run_names(entry, matches, found)
     files = _files_by_subject(entry, matches, declared)

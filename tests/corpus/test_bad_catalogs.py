@@ -212,6 +212,12 @@ CASES = [
         "no file matches ... nearest names there: s",
     ),
     Case(
+        "name-too-long-for-a-file",
+        says("s{subject}.nii.gz", f"{'s' * 300}.nii.gz"),
+        BUILD,
+        "cannot be read (File name too long); check the path",
+    ),
+    Case(
         "movie-of-a-number",
         says("movie: film.mp4", "movie: 7"),
         BUILD,
