@@ -16,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -47,6 +48,9 @@ OFTEN = (0.7, 0.15, 0.15)
 #: shares of the rounds that a shell starts, and of those that train on two ranks
 BY_SHELL, TWO_RANKS = 0.25, 0.6
 TAIL = 1500
+TRACEBACK = re.compile(
+    r"(?P<ignored>Exception ignored in[^\n]*\n)?Traceback \(most recent call last\)"
+)
 #: a folder in the temp folder that torch makes once and keeps
 CACHES = ("torchinductor_",)
 NOTES = Console(stderr=True, highlight=False)
@@ -65,6 +69,7 @@ class Counts:
     half_written: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
+    cut_short: int = 0
     hung: list[str] = field(default_factory=list)
     tracebacks: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -89,8 +94,12 @@ class Counts:
         self.orphans += [f"{where}: {line}" for line in ended.orphans]
         if ended.hung:
             self.hung.append(f"{where}: {ended.said[-TAIL:]}")
-        if (at := ended.said.find("Traceback (most recent call last)")) >= 0:
-            self.tracebacks.append(f"{where}: {ended.said[max(0, at - TAIL // 4) : at + TAIL]}")
+        for found in TRACEBACK.finditer(ended.said):
+            if found["ignored"] and ended.sent == signal.SIGINT:
+                self.cut_short += 1  # where Python calls a library's __del__, it cannot be raised
+                continue
+            around = ended.said[max(0, found.start() - TAIL // 4) : found.start() + TAIL]
+            self.tracebacks.append(f"{where}: {around}")
         made = [name for name in ended.temporary if not name.startswith(CACHES)]
         if ended.sent == signal.SIGKILL:
             self.left_by_sigkill.update(name[:14] for name in made)

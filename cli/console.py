@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 import click
 from rich.console import Console
 from rich.table import Table
-from sherlock_cli.ending import wait_at_exit
+from sherlock_cli.ending import end_soon, wait_at_exit
 
 from sherlock_data.errors import SherlockError
 
@@ -55,6 +55,9 @@ def handled(command: F) -> F:
                 raise
             click.echo(f"error: {_line(error)}", err=True)
             raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            end_soon(1)
+            raise
         finally:
             wait_at_exit()
 
@@ -82,6 +85,7 @@ def stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
         if came:  # not in the handler, which may have come in the middle of a print
             say("stopped by SIGTERM")
+            end_soon(128 + signal.SIGTERM)
 
 
 def _line(error: SherlockError | OSError) -> str:

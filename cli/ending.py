@@ -1,12 +1,34 @@
-"""How a command ends: what still reads is told so, and waited for."""
+"""How a command ends: what still reads is waited for, what would never end is not."""
 
 from __future__ import annotations
 
 import atexit
+import os
 import sys
+import threading
 
 #: seconds; a thread that was asked to stop needs none of them unless the machine is very busy
 PATIENCE_S = 60.0
+
+#: seconds that are left to an interrupted command to end by itself
+GRACE_S = 10.0
+
+
+def end_soon(code: int) -> None:
+    """Let an interrupted command that does not end by itself be ended with `code`.
+
+    A Ctrl-C in the moment in which a pool of threads starts one leaves it unknown to the pool:
+    Python waits at exit for a thread that nobody will ever tell to end.
+    """
+    timer = threading.Timer(GRACE_S, _end, [code])
+    timer.daemon = True
+    timer.start()
+
+
+def _end(code: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def wait_at_exit() -> None:

@@ -137,9 +137,9 @@ def resolve(name: str, entry: DatasetEntry, raw: str | Path, *, strict: bool = T
     Raises
     ------
     InputError
-        If no file matches; one cannot be read, is no NIfTI series or is cut short; two files claim one run of a
-        subject; and, if ``strict``, if grids differ (``grid-differs``) or volumes do not sum to
-        the runs (``run-lengths``); if no TR is known.
+        If no file matches; one cannot be read, is no NIfTI series or is cut short; two files claim
+        one run of a subject; and, if ``strict``, if grids differ (``grid-differs``) or volumes do
+        not sum to the runs (``run-lengths``); if no TR is known.
     """
     try:
         return _resolve(name, entry, Path(raw), Findings(strict))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+
+import pytest
 
 #: a thread that takes longer to end than zarr waits for at exit
 SLOW = """
@@ -42,3 +45,33 @@ def test_where_nothing_reads_there_is_nothing_to_stop():
     code = "import sys; from sherlock_cli.ending import stop_reading; stop_reading(); "
     code += "assert 'zarr' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+#: a command that is interrupted while a thread runs that nobody will tell to end
+STUCK = """
+import os, signal, threading, time
+import click
+from sherlock_cli import console, ending
+ending.GRACE_S = 0.5
+
+@click.command()
+@console.handled
+def main():
+    with console.stoppable():
+        threading.Thread(target=threading.Event().wait).start()
+        os.kill(os.getpid(), signal.{name})
+        time.sleep(60)
+
+main()
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 1), ("SIGTERM", 143)])
+def test_an_interrupted_command_ends_though_a_thread_does_not(name: str, code: int):
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK.format(name=name)], timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert time.monotonic() - begun < 30
+    assert "Traceback" not in done.stderr
