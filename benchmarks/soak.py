@@ -268,6 +268,7 @@ def document(counts: Counts, seed: int, minutes: float, shared: list[str]) -> di
         "kills": counts.kills,
         "too_late": counts.too_late,
         "resumed": counts.resumed,
+        "interrupts_python_ignored": counts.cut_short,
         "left_by_sigkill": counts.left_by_sigkill,
         "shared_memory": shared,
         "worker": flatness(counts.samples),
@@ -291,6 +292,7 @@ def report(found: dict[str, Any]) -> None:
     for name, value in found["rounds"].items():
         table.add_row(f"rounds {name}", str(value))
     table.add_row("resumed trainings", str(found["resumed"]))
+    table.add_row("interrupts that Python ignored", str(found["interrupts_python_ignored"]))
     table.add_row("temp entries that SIGKILL left", str(dict(found["left_by_sigkill"])))
     table.add_row("shared memory left", str(len(found["shared_memory"])))
     for name in Counts.FAULTS:
