@@ -291,17 +291,23 @@ def open_store(path: str | Path) -> xr.Dataset:
         )
     try:
         with plainly(path):
-            dataset: xr.Dataset = xr.open_zarr(
-                place(path, read_only=True),
-                consolidated=True,
-                zarr_format=3,
-                decode_timedelta=False,
-            )
+            return _lazily(place(path, read_only=True))
     except (SherlockError, PermissionError):
         raise
     except Exception as error:
         raise unreadable(path) from error
-    return dataset
+
+
+def _lazily(store: Store) -> xr.Dataset:
+    """Open the data as dask arrays, and labels as arrays that are read when they are looked at.
+
+    xarray groups by no label that is a dask array: ``groupby("network")`` would be refused.
+    """
+    how: dict[str, Any] = {"consolidated": True, "zarr_format": 3, "decode_timedelta": False}
+    dataset: xr.Dataset = xr.open_zarr(store, **how)
+    labels = xr.open_zarr(store, chunks=None, **how)
+    names = [name for name in dataset.coords if name not in dataset.indexes]
+    return dataset.assign_coords({name: labels[name].variable for name in names})
 
 
 def open_path(path: str | Path) -> xr.Dataset | xr.DataTree:

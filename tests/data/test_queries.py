@@ -81,11 +81,27 @@ def test_networks_select(tree):
     assert len(networks) > 1
     parts = {n: bold.sel(parcel=(bold.network == n).values) for n in networks}
     assert sum(part.sizes["parcel"] for part in parts.values()) == bold.sizes["parcel"]
-    by_network = bold.groupby(bold.network.load()).mean()
+    by_network = bold.groupby("network").mean()
     for name, part in parts.items():
         np.testing.assert_allclose(
             by_network.sel(network=name), part.mean("parcel"), rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    ("store", "label"), [("parcels", "network"), ("parcels", "hemisphere"), ("voxels", "run")]
+)
+def test_labels_group_and_what_is_grouped_stays_lazy(tree, store, label, monkeypatch):
+    data = tree[store].to_dataset()
+    with monkeypatch.context() as patch:
+        no_chunk_is_read(patch)
+        grouped = data.bold.groupby(label).mean()
+        assert dask.is_dask_collection(grouped)
+    assert sorted(grouped[label].values.tolist()) == sorted(set(data[label].values.tolist()))
+    [dim] = data[label].dims
+    name = grouped[label].values[-1]
+    members = data.bold.sel({dim: (data[label] == name).values}).mean(dim)
+    np.testing.assert_allclose(grouped.sel({label: name}), members, rtol=1e-4, atol=1e-5)
 
 
 def test_sums_are_lazy_and_right(tree, monkeypatch):
