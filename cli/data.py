@@ -18,7 +18,7 @@ from sherlock_cli.console import (
 )
 from sherlock_cli.progress import BuildProgress
 
-from sherlock_data.errors import ConfigError, InputError
+from sherlock_data.errors import ConfigError, InputError, or_beside
 
 _catalog = click.option(
     "--catalog", type=click.Path(path_type=Path), help="Your own catalogue, laid over the packaged."
@@ -102,7 +102,8 @@ def inspect(
             document = inspection.inspect_dataset(scan, progress=progress.fraction)
     else:
         missing = next(target for target in targets if not Path(target).is_file())
-        raise InputError("no such file", where=missing, remedy="give one dataset, or files only")
+        remedy = or_beside(missing, "give one dataset, or files only")
+        raise InputError("no such file", where=missing, remedy=remedy)
     if as_json:
         print_json(document)
     else:
@@ -303,5 +304,5 @@ def _raw_folder(raw: Path | None, catalog: Path | None) -> Path:
     if raw is None:
         return catalog.parent if catalog is not None else Path()
     if not raw.is_dir():
-        raise InputError("no such folder", where=raw, remedy="check --raw")
+        raise InputError("no such folder", where=raw, remedy=or_beside(raw, "check --raw"))
     return raw

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from sherlock_data.errors import CatalogError, did_you_mean
+from sherlock_data.errors import CatalogError, did_you_mean, or_beside
 from sherlock_data.extractors import ExtractorEntry
 from sherlock_data.plain_yaml import read_yaml
 from sherlock_data.recipes import RECIPES, FeaturesRecipe, Recipe
@@ -278,7 +278,7 @@ def load_catalog(overlay: str | Path | None = None) -> Catalog:
             raise CatalogError(
                 f"cannot be read ({error.__class__.__name__})",
                 where=path,
-                remedy="give a catalogue file (YAML) to --catalog",
+                remedy=or_beside(path, "give a catalogue file (YAML) to --catalog"),
             ) from error
         upper = _read(text, str(path), path.parent)
         document = {key: {**document[key], **upper[key]} for key in SECTIONS}
@@ -333,7 +333,8 @@ def _refusal(
     found = first.get("input")
     shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
     message = first["msg"].removeprefix("Value error, ")
-    return CatalogError(f"{where}: {message}{shown}", where=name, remedy="correct this key")
+    remedy = None if "did you mean" in message else "correct this key"
+    return CatalogError(f"{where}: {message}{shown}", where=name, remedy=remedy)
 
 
 def _fields_at(model: type[BaseModel], loc: list[Any]) -> list[str]:

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+
+#: names that are equally near and all named
+MOST_ALIKE = 3
+#: names that are listed where none is near
+MOST_SHOWN = 12
+#: likeness, 0 to 1, from which on a file beside the one that is not there is what was meant
+ALIKE = 0.65
 
 
 class SherlockError(Exception):
@@ -71,14 +79,58 @@ def _rebuild(
 
 
 def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
-    """Return up to ``n`` of ``known`` that look most like ``name``, best first."""
-    return difflib.get_close_matches(name, list(known), n=n, cutoff=0.5)
+    """Return up to ``n`` of ``known`` that look most like ``name``, best first, in any case."""
+    names: dict[str, list[str]] = {}
+    for one in known:
+        names.setdefault(one.casefold(), []).append(one)
+    close = difflib.get_close_matches(name.casefold(), names, n=n, cutoff=0.5)
+    return [one for folded in close for one in names[folded]][:n]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Phrase the remedy for an unknown ``name``: the nearest known one, or all of them."""
+    """Phrase the remedy for an unknown ``name``: the nearest known one, or what there is.
+
+    Names that are equally near are all named, as long as they are few.
+    """
     known = sorted(known)
-    close = nearest(name, known)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    return "known: " + (", ".join(known) if known else "none")
+    close = nearest(name, known, MOST_ALIKE + 1)
+    alike = sorted(one for one in close if _likeness(name, one) == _likeness(name, close[0]))
+    if 0 < len(alike) <= MOST_ALIKE:
+        return "did you mean " + " or ".join(f"'{one}'" for one in alike) + "?"
+    more = f", ... ({len(known):,} in all)" if len(known) > MOST_SHOWN else ""
+    return "known: " + (", ".join(known[:MOST_SHOWN]) + more if known else "none")
+
+
+def or_beside(path: str | Path, remedy: str) -> str:
+    """Phrase the remedy for a path that is not there: a name beside it that is like it, or this.
+
+    Parameters
+    ----------
+    path : path or URL
+        Of a URL nothing is looked up.
+    remedy : str
+        What there is to do where no such name is there.
+    """
+    lacking = Path(path)
+    rest: list[str] = []
+    while not lacking.parent.is_dir():
+        rest.insert(0, lacking.name)
+        lacking = lacking.parent
+    if "://" in str(path) or lacking.exists():
+        return remedy
+    try:
+        there = sorted(entry.name for entry in lacking.parent.iterdir())
+    except OSError:
+        return remedy
+    # what all the names share, as `.zarr`, makes none of them alike
+    there = [one for one in there if "".join(Path(one).suffixes) == "".join(lacking.suffixes)]
+    stem = lacking.name.partition(".")[0]
+    likest = {one: _likeness(stem, one.partition(".")[0]) for one in there}
+    best = max(likest, key=lambda one: likest[one], default=None)
+    if best is None or likest[best] < ALIKE:
+        return remedy
+    return f"did you mean '{lacking.with_name(best).joinpath(*rest)}'? Otherwise {remedy}"
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other.casefold(), name.casefold()).ratio()

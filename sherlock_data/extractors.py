@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from sherlock_data.errors import nearest
+from sherlock_data.errors import did_you_mean
 
 Source = Literal["transformers", "vggish", "efficientnet-lite", "array"]
 Modality = Literal["image", "audio", "text"]
@@ -100,11 +100,8 @@ class ExtractorEntry(BaseModel):
         if self.source == "vggish":
             allowed -= {"window_s"}
         for key in sorted(self.model_fields_set - allowed):
-            close = nearest(key, allowed)
-            hint = (
-                f"did you mean '{close[0]}'?" if close else f"known: {', '.join(sorted(allowed))}"
-            )
             what = f"{self.source} of {self.modality}" if self.modality else self.source
+            hint = did_you_mean(key, allowed)
             raise ValueError(f"`{key}` says nothing about source {what}; {hint}")
         if self.layer is not None and self.pooling in ("pooler", "projection"):
             raise ValueError(f"pooling {self.pooling} reads the network's own output, not a layer")

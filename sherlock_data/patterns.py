@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sherlock_data.errors import CatalogError, InputError, did_you_mean, nearest
+from sherlock_data.errors import CatalogError, InputError, did_you_mean, nearest, or_beside
 
 PLACEHOLDERS = ("subject", "run")
 #: what a placeholder stands for: a BIDS label, or several joined by hyphens
@@ -105,7 +105,7 @@ def _expression(pattern: str) -> re.Pattern[str]:
 def _nothing(pattern: str, raw: Path) -> InputError:
     """Complain where the pattern stops leading anywhere, with what is there instead."""
     if not raw.is_dir():
-        return InputError("no such folder", where=raw, remedy="check --raw")
+        return InputError("no such folder", where=raw, remedy=or_beside(raw, "check --raw"))
     folder, wanted = raw, pattern
     for part in Path(pattern).parts:
         wanted = part

@@ -23,6 +23,10 @@ OPTIONS = {"use_listings_cache": False}
 #: file systems in use: by protocol, whether asynchronous, and process
 _open: dict[tuple[str, bool, int], Any] = {}
 _making = threading.Lock()
+#: protocols that read a file by way of another: nothing holds the members of an archive, which may
+#: be links or lead out of it, to the place that was named
+_ARCHIVES = frozenset({"zip", "tar", "libarchive"})
+_DETOURS = _ARCHIVES | {"simplecache", "filecache", "blockcache", "cached", "reference", "dir"}
 #: libraries whose own exceptions speak of credentials, endpoints and the network
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp")
 
@@ -41,7 +45,7 @@ def locate(path: str | Path) -> Path:
     Raises
     ------
     StoreError
-        If fsspec knows no such protocol.
+        If fsspec knows no such protocol, or it reads by way of another, as `zip`.
     """
     if not is_remote(path):
         return Path(path)
@@ -50,7 +54,13 @@ def locate(path: str | Path) -> Path:
 
 
 def _check_protocol(protocol: str) -> None:
-    if protocol not in fsspec.available_protocols():
+    if protocol in _ARCHIVES:
+        raise StoreError(
+            "an archive is not read in place",
+            where=f"{protocol}://",
+            remedy="unpack it and name the folder",
+        )
+    if protocol in _DETOURS or protocol not in fsspec.available_protocols():
         raise StoreError(
             "nothing here opens such an address",
             where=f"{protocol}://",
@@ -72,7 +82,7 @@ def file_system(protocol: str, asynchronous: bool) -> Any:
     Raises
     ------
     StoreError
-        If fsspec knows no such protocol.
+        If fsspec knows no such protocol, or it reads by way of another, as `zip`.
     """
     _check_protocol(protocol)
     key = (protocol, asynchronous, os.getpid())

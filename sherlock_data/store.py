@@ -25,7 +25,7 @@ from zarr.storage import LocalStore
 from sherlock_data import contract
 from sherlock_data.completion import complete
 from sherlock_data.damage import check_present, reading, unreadable
-from sherlock_data.errors import SherlockError, StoreError
+from sherlock_data.errors import SherlockError, StoreError, or_beside
 from sherlock_data.manifest import bytes_on_disk, fingerprint
 from sherlock_data.objects import (
     BUILD_SUFFIX,
@@ -233,7 +233,7 @@ def attributes(path: str | Path) -> dict[str, Any]:
         raise StoreError(
             "unfinished" if state(path) == "resumable" else "no store there",
             where=path,
-            remedy="run sherlock-data build",
+            remedy=or_beside(path, "run sherlock-data build"),
         )
     try:
         found = json.loads(data)["attributes"]
@@ -328,7 +328,9 @@ def open_path(path: str | Path) -> xr.Dataset | xr.DataTree:
     stores = list_stores(path)
     if not stores:
         raise StoreError(
-            "no complete store in this folder", where=path, remedy="run sherlock-data build"
+            "no complete store in this folder",
+            where=path,
+            remedy=or_beside(path, "run sherlock-data build"),
         )
     return xr.DataTree.from_dict({name: open_store(p) for name, p in stores.items()})
 

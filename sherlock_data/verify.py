@@ -20,7 +20,7 @@ from zarr.core.sync import sync
 
 from sherlock_data import store as stores
 from sherlock_data.contract import SUFFIX
-from sherlock_data.errors import StoreError
+from sherlock_data.errors import StoreError, or_beside
 from sherlock_data.graph import Progress, Silent
 from sherlock_data.manifest import MANIFEST, TIMES, read_manifest
 from sherlock_data.objects import ROOT, Sum, list_keys, place, read_bytes
@@ -113,7 +113,9 @@ def find(paths: str | Path | Sequence[str | Path]) -> list[str]:
         else:
             inside = [text] if _is_there(text) else []
         if not inside:
-            raise StoreError("no store there", where=path, remedy="run sherlock-data build")
+            raise StoreError(
+                "no store there", where=path, remedy=or_beside(path, "run sherlock-data build")
+            )
         found += inside
     return list(dict.fromkeys(found))
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sherlock_data import store
-from sherlock_data.errors import ConfigError, StoreError
+from sherlock_data.errors import ConfigError, StoreError, or_beside
 from sherlock_data.fitting import overlap, ranges
 from sherlock_data.splits import Split
 from sherlock_data.timing import Clock
@@ -31,7 +31,7 @@ def store_path(data: str, name: str) -> str:
         raise StoreError(
             f"no complete store '{name}' (built: {', '.join(built) or 'none'})",
             where=data,
-            remedy=f"run sherlock-data build ... {name}",
+            remedy=or_beside(path, f"run sherlock-data build ... {name}"),
         )
     return path
 

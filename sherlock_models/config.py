@@ -322,7 +322,7 @@ def validated(values: Mapping[str, Any], where: object) -> RunConfig:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"]) or "configuration"
         message = first["msg"].removeprefix("Value error, ")
-        remedy = "correct this key"
+        remedy = None if "did you mean" in message else "correct this key"
         if first["type"] == "extra_forbidden":
             message, remedy = "unknown key", did_you_mean(key, RunConfig.model_fields)
         found = first.get("input")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from sherlock_data.errors import ConfigError
+from sherlock_data.errors import ConfigError, or_beside
 from sherlock_models.config import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def load(path: str | Path) -> Run:
     run = Run(Path(path))
     if not (run.path / CONFIG).is_file():
         raise ConfigError(
-            f"no {CONFIG} there", where=run.path, remedy="name a folder that sherlock-train made"
+            f"no {CONFIG} there",
+            where=run.path,
+            remedy=or_beside(run.path, "name a folder that sherlock-train made"),
         )
     return run

@@ -111,6 +111,8 @@ def _text(node: ast.expr | None, names: dict[str, ast.expr], depth: int = 0) -> 
     if isinstance(node, ast.Name) and node.id in names and depth < 2:
         return _text(names[node.id], names, depth + 1)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if node.func.id == "or_beside":
+            return _text(node.args[1], names, depth)
         return f"did you mean '{HOLE}'?" if node.func.id == "did_you_mean" else HOLE
     return HOLE
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sherlock_data.errors import InputError
+from sherlock_data.errors import InputError, or_beside
 from sherlock_data.stimulus.ffmpeg import REENCODE, Ffmpeg, Packets
 
 #: steps of a :class:`Frame`'s picture per grey level
@@ -124,7 +124,8 @@ def probe(path: Path) -> MovieProbe:
         If the file is missing, truncated, no movie, without a video stream or without a frame.
     """
     if not path.is_file():
-        raise InputError("no such movie file", where=path, remedy="check --raw and the catalogue")
+        remedy = or_beside(path, "check --raw and the catalogue")
+        raise InputError("no such movie file", where=path, remedy=remedy)
     start: list[str] = []
 
     def notice(line: str) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sherlock_data import store
 from sherlock_data.catalog import load_catalog
-from sherlock_data.errors import ConfigError, StoreError, did_you_mean
+from sherlock_data.errors import ConfigError, StoreError, did_you_mean, or_beside
 from sherlock_data.stimulus.annotations import feature_names as label_names
 from sherlock_data.timing import Clock, Run
 from sherlock_models.feeding import frame_stimuli
@@ -106,7 +106,9 @@ def store_of(folder: str, name: str) -> str:
 
 def _not_built(folder: str, name: str) -> StoreError:
     return StoreError(
-        "not built", where=f"{folder}/{name}.zarr", remedy=f"run sherlock-data build ... {name}"
+        "not built",
+        where=f"{folder}/{name}.zarr",
+        remedy=or_beside(folder, f"run sherlock-data build ... {name}"),
     )
 
 

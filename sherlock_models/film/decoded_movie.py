@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sherlock_data import store
-from sherlock_data.errors import ConfigError, InputError
+from sherlock_data.errors import ConfigError, InputError, or_beside
 from sherlock_data.stimulus.movie import MovieProbe, check_decodes, probe
 from sherlock_models.film.decode import (
     MeasuredBrain,
@@ -242,7 +242,9 @@ def check_free(path: Path, overwrite: bool, source: Path | None = None) -> None:
     ConfigError
     """
     if not path.parent.is_dir():
-        raise ConfigError("no such folder", where=path.parent, remedy="make it first")
+        raise ConfigError(
+            "no such folder", where=path.parent, remedy=or_beside(path.parent, "make it first")
+        )
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise ConfigError("is the movie itself", where=path, remedy="name another file")
     if path.is_dir() or (path.exists() and not overwrite):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sherlock_data import store
 from sherlock_data.atlas import load_atlas
 from sherlock_data.catalog import load_catalog
-from sherlock_data.errors import ConfigError, InputError, did_you_mean
+from sherlock_data.errors import ConfigError, InputError, did_you_mean, or_beside
 from sherlock_data.grid import Grid, check_template, on_grid, read_volume
 from sherlock_models.brain_map import brain_store
 
@@ -316,7 +316,11 @@ def region(elements: Elements, path: Path) -> list[Unit]:
         If its header names another template space than the dataset's.
     """
     if not path.is_file():
-        raise InputError("no such file", where=path, remedy="name a NIfTI image of the region")
+        raise InputError(
+            "no such file",
+            where=path,
+            remedy=or_beside(path, "name a NIfTI image of the region"),
+        )
     image = read_volume(path)
     check_template(image, elements.grid, path)
     volume = np.nan_to_num(np.asarray(on_grid(image, elements.grid, "nearest"), np.float64))

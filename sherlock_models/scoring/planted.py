@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from sherlock_data.errors import InputError
+from sherlock_data.errors import InputError, or_beside
 from sherlock_models.scoring.heldout import PREDICTED
 
 #: modalities in the order they are shown; ``none`` answers to nothing
@@ -47,7 +47,7 @@ def load_truth(path: Path) -> xr.Dataset:
     InputError
         If it is not there, or says nothing of the parcels' modality.
     """
-    remedy = "give the truth.zarr that sherlock-data synth wrote"
+    remedy = or_beside(path, "give the truth.zarr that sherlock-data synth wrote")
     try:
         truth: xr.Dataset = xr.open_zarr(path)
     except (OSError, ValueError) as error:  # what xarray and zarr raise for a missing store
