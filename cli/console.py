@@ -6,9 +6,10 @@ People read stderr, scripts read stdout: progress and notes go to the first, res
 from __future__ import annotations
 
 import functools
+import io
 import json
-import logging
 import math
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,23 +18,56 @@ from types import FrameType
 from typing import Any, Literal, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
+from rich.text import Text
+from sherlock_cli import logs
 from sherlock_cli.ending import end_soon, wait_at_exit
 
-from sherlock_data.errors import SherlockError
+from sherlock_data.errors import SherlockError, did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: characters of a line that nobody looks at on a terminal: more than any table has
+WIDE = 10_000
+#: how words are shown that say how well something stands
+STYLES = {
+    "complete": "green",
+    "built": "green",
+    "repaired": "green",
+    "met": "green",
+    "resumable": "yellow",
+    "damaged": "bold red",
+    "MISSED": "bold red",
+}
+#: beginnings of lines for people, and how they are shown
+MARKS = {"error: ": "bold red", "note: ": "yellow"}
+
+
+class _Results(Console):
+    """A console that breaks no line of a file or a pipe: who reads there counts no columns."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        known = super().size
+        if "COLUMNS" in os.environ or self.file.isatty():
+            return known
+        return ConsoleDimensions(WIDE, known.height)
+
+
 #: for people
 notes = Console(stderr=True, highlight=False, markup=False)
+#: for what moves, as bars do: on a terminal only, also where colours are asked for elsewhere
+bars = notes if sys.stderr.isatty() else Console(stderr=True, force_terminal=False)
 #: for results
-results = Console(highlight=False, markup=False)
+results = _Results(highlight=False, markup=False)
 
 
 def say(line: str, style: str | None = None) -> None:
     """Print a line for people on stderr; it is never broken, so that a path in it can be copied."""
-    notes.print(line, style=style, soft_wrap=True)
+    mark = next((mark for mark in MARKS if line.startswith(mark)), "")
+    text = Text.assemble((mark, MARKS.get(mark, "")), line.removeprefix(mark))
+    notes.print(text, style=style, soft_wrap=True)
 
 
 def tell(line: str) -> None:
@@ -41,19 +75,39 @@ def tell(line: str) -> None:
     results.print(line, soft_wrap=True)
 
 
-def handled(command: F) -> F:
-    """Turn a stated failure into one line on stderr and exit code 1; adds ``--debug``."""
+class Group(click.Group):
+    """A command with commands, the nearest of which is said where one is mistyped."""
 
-    @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is named, or say which is nearest."""
+        name = args[0]
+        known = self.get_command(ctx, name) is not None or name.startswith("-")
+        if not known and not ctx.resilient_parsing:
+            ctx.fail(f"No such command '{name}'; {did_you_mean(name, self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+def handled(command: F) -> F:
+    """Turn a stated failure into one line on stderr and exit code 1; adds ``-v``, ``--debug``."""
+
+    @click.option(
+        "-v", "--verbose", count=True, help="Say on stderr what is done; -vv: every step."
+    )
+    @click.option(
+        "--debug", is_flag=True, help="Show the traceback of a failure, and all that -vv says."
+    )
     @functools.wraps(command)
-    def wrapper(*args: Any, debug: bool = False, **kwargs: Any) -> Any:
-        logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)
+    def wrapper(*args: Any, verbose: int = 0, debug: bool = False, **kwargs: Any) -> Any:
+        _print_what_cannot_be_encoded()
+        logs.start(2 if debug else verbose, say)
         try:
             return command(*args, **kwargs)
         except (SherlockError, OSError) as error:
             if debug:
                 raise
-            click.echo(f"error: {_line(error)}", err=True)
+            say(f"error: {_line(error)}")
             raise SystemExit(1) from None
         except KeyboardInterrupt:
             end_soon(1)
@@ -62,6 +116,12 @@ def handled(command: F) -> F:
             wait_at_exit()
 
     return wrapper  # type: ignore[return-value]
+
+
+def _print_what_cannot_be_encoded() -> None:
+    """Print a mark for a letter that the encoding lacks, as in a file's name, and do not fail."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 @contextmanager
@@ -96,11 +156,11 @@ def _line(error: SherlockError | OSError) -> str:
     return f"{where}{error.strerror or error}; check the path and its permissions"
 
 
-def json_option(command: F) -> F:
-    """Add ``--json``, passed on as ``as_json``."""
+def json_option(keys: str) -> Callable[[F], F]:
+    """Add ``--json``, passed on as ``as_json``; ``keys`` of its document are part of its help."""
     return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON document on stdout."
-    )(command)
+        "--json", "as_json", is_flag=True, help=f"Print one JSON document on stdout: {keys}."
+    )
 
 
 def print_json(document: Any) -> None:
@@ -141,8 +201,13 @@ def print_table(
         justify: Literal["left", "right"] = "right" if index in numeric else "left"
         table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        table.add_row(*(_cell(cell) for cell in row))
     results.print(table)
+
+
+def _cell(value: Any) -> Text:
+    text = "" if value is None else str(value)
+    return Text(text, STYLES.get(text, ""))
 
 
 def size(nbytes: float) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from sherlock_cli import completion
 from sherlock_cli.console import (
+    Group,
     handled,
     json_option,
     print_json,
@@ -14,45 +16,68 @@ from sherlock_cli.console import (
     results,
     say,
     size,
-    tell,
 )
 from sherlock_cli.progress import BuildProgress
+from sherlock_cli.stores import export, info, verify
 
-from sherlock_data.errors import ConfigError, InputError, or_beside
+from sherlock_data.errors import InputError, or_beside
 
+_file = click.Path(path_type=Path)
 _catalog = click.option(
-    "--catalog", type=click.Path(path_type=Path), help="Your own catalogue, laid over the packaged."
+    "--catalog", type=_file, metavar="FILE", help="Your catalogue, laid over the packaged one."
 )
 _raw = click.option(
     "--raw",
-    type=click.Path(path_type=Path),
-    help="Folder of the raw files.  [default: the catalogue's own folder, or here]",
+    type=_file,
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Raw files.  [default: the folder of --catalog, or else this one]",
 )
 _out = click.option(
-    "--out", default="stores", show_default=True, help="Folder (or s3://...) for the stores."
+    "--out",
+    default="stores",
+    show_default=True,
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Where stores are, a folder or s3://...; DATASET/STORE.zarr in it.",
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sherlock-zoo")
 def main() -> None:
     """Turn NIfTI scans and their movie into labelled Zarr stores.
 
     \b
-    sherlock-data synth raw --size demo
-    sherlock-data inspect synth --catalog raw/catalog.yaml
-    sherlock-data build synth --catalog raw/catalog.yaml --out stores
+    Examples:
+      sherlock-data synth raw --size tiny
+      sherlock-data inspect synth --catalog raw/catalog.yaml
+      sherlock-data build synth --catalog raw/catalog.yaml
+      sherlock-data info stores/synth
     """  # noqa: D301 - click's mark for text that keeps its lines
+
+
+for command in (info, verify, export):
+    main.add_command(command)
 
 
 @main.command("list")
 @_catalog
 @_out
 @_raw
-@json_option
+@json_option("rows of dataset, title, store, kind, state, bytes, why, files")
 @handled
 def list_command(catalog: Path | None, out: str, raw: Path | None, as_json: bool) -> None:
-    """What the catalogue offers, what is built, and its size."""
+    """What the catalogue offers, what of it is built, and its size.
+
+    A store's state is absent, resumable (a build was stopped), complete, damaged, or n/a, with the
+    reason why this dataset cannot have it.
+
+    \b
+    Examples:
+      sherlock-data list
+      sherlock-data list --catalog raw/catalog.yaml --out stores
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_data.catalog import load_catalog
     from sherlock_data.listing import list_datasets
 
@@ -80,15 +105,30 @@ def list_command(catalog: Path | None, out: str, raw: Path | None, as_json: bool
 
 
 @main.command()
-@click.argument("targets", nargs=-1, required=True, metavar="DATASET | FILE...")
+@click.argument(
+    "targets",
+    nargs=-1,
+    required=True,
+    metavar="DATASET | FILE...",
+    shell_complete=completion.datasets_or_files,
+)
 @_catalog
 @_raw
-@json_option
+@json_option("dataset, repetition_time_s, runs, subjects, problems; of files: files, problems")
 @handled
 def inspect(
     targets: tuple[str, ...], catalog: Path | None, raw: Path | None, as_json: bool
 ) -> None:
-    """Headers, timing and problems of a dataset or of files; builds nothing."""
+    """Headers, timing and problems of a dataset or of files.
+
+    Says which TR the catalogue and the headers claim, which of them fits the length of the movie,
+    and what is wrong with any volume. Every file is read; nothing is built.
+
+    \b
+    Examples:
+      sherlock-data inspect sherlock --raw sherlock
+      sherlock-data inspect sub-01_bold.nii.gz movie.mp4
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_data import inspect as inspection
     from sherlock_data.catalog import load_catalog
     from sherlock_data.scan import resolve
@@ -111,26 +151,56 @@ def inspect(
 
 
 @main.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=_file, shell_complete=completion.folders)
 @click.option(
     "--size",
     "size_name",
     type=click.Choice(["tiny", "demo", "full"]),
     default="tiny",
     show_default=True,
+    help="tiny takes seconds, demo a minute; full is as large as the Sherlock dataset.",
 )
-@click.option("--subjects", type=click.IntRange(min=2), help="Instead of the size's own number.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--subjects",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="How many subjects, 2 or more.  [default: the size's own number]",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="The same seed makes the same files.",
+)
 @click.option(
     "--header-tr",
     type=click.FloatRange(min=0, min_open=True),
-    help="Write this TR (s) into the headers, right or wrong.",
+    metavar="SECONDS",
+    help="TR that the NIfTI headers claim.  [default: the true one]",
 )
+@json_option("folder, catalog, files of path, bytes, sha256")
 @handled
 def synth(
-    out: Path, size_name: str, subjects: int | None, seed: int, header_tr: float | None
+    out: Path,
+    size_name: str,
+    subjects: int | None,
+    seed: int,
+    header_tr: float | None,
+    as_json: bool,
 ) -> None:
-    """Write raw files with a planted truth: scans, movies, atlas, catalog.yaml, truth.zarr."""
+    """Write raw files with a planted truth into the folder OUT.
+
+    Scans, movies, an atlas, catalog.yaml and truth.zarr, as if from a scanner room: which parcels
+    follow the picture or the sound is known.
+
+    \b
+    Examples:
+      sherlock-data synth raw
+      sherlock-data synth raw --size demo --subjects 4 --seed 1
+    """  # noqa: D301 - click's mark for text that keeps its lines
+    from sherlock_data.provenance import sha256_of
     from sherlock_data.synthetic import synth as make
 
     with BuildProgress("synthesising") as progress:
@@ -142,21 +212,38 @@ def synth(
             header_tr_s=header_tr,
             progress=progress.fraction,
         )
+    if as_json:
+        files = [
+            {"path": path, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        ]
+        print_json({"folder": out, "catalog": out / "catalog.yaml", "files": files})
+        return
     say(f"{out}: next, sherlock-data build synth --catalog {out / 'catalog.yaml'}")
 
 
 @main.command()
-@click.argument("dataset")
-@click.argument("stores", nargs=-1)
+@click.argument("dataset", shell_complete=completion.datasets)
+@click.argument("stores", nargs=-1, metavar="[STORE]...", shell_complete=completion.stores)
 @_catalog
 @_raw
 @_out
-@click.option("--scheduler", help="Address of a running dask scheduler (tcp://...).")
-@click.option("--workers", type=click.IntRange(min=1), help="Parts at once.  [default: as fits]")
-@click.option("--overwrite", is_flag=True, help="Replace stores of another recipe or inputs.")
-@click.option("--repair", is_flag=True, help="First mend what verify names, and only that.")
-@click.option("--dry-run", is_flag=True, help="Print sizes, memory and cost; build nothing.")
-@json_option
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Build on a running dask cluster, tcp://...  [default: in this process]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Parts done at once.  [default: as many as cores and memory allow]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace stores of another recipe or input.")
+@click.option("--repair", is_flag=True, help="Mend what verify finds damaged, and only that.")
+@click.option("--dry-run", is_flag=True, help="Print sizes, memory and time; build nothing.")
+@json_option("dataset, rows of store, status, detail, bytes, memory_bytes, seconds, problems")
 @handled
 def build(
     dataset: str,
@@ -171,7 +258,17 @@ def build(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Build a dataset's stores: all that its inputs allow, or those named."""
+    """Build a dataset's stores: those named, or all its inputs allow.
+
+    Without a STORE the large ones, frames and features, are left out. A complete store is left as
+    it is; one whose build was stopped is resumed.
+
+    \b
+    Examples:
+      sherlock-data build sherlock --raw sherlock --dry-run
+      sherlock-data build sherlock parcels stimulus --raw sherlock
+      sherlock-data build synth --catalog raw/catalog.yaml --repair
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_data import build as builder
     from sherlock_data.catalog import load_catalog
     from sherlock_data.scan import resolve
@@ -212,92 +309,6 @@ def _print_outcomes(rows: list[dict[str, Any]], dry_run: bool) -> None:
         ],
         numeric=[2, 3, 4] if dry_run else [2],
     )
-
-
-@main.command()
-@click.argument("path")
-@json_option
-@handled
-def info(path: str, as_json: bool) -> None:
-    """Dims, coordinates, sizes and provenance of a store or of a folder of stores."""
-    from sherlock_data.listing import describe_path, render_path
-
-    documents = describe_path(path)
-    if as_json:
-        print_json({"rows": documents})
-    else:
-        render_path(documents, results)
-
-
-@main.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@json_option
-@handled
-def verify(paths: tuple[str, ...], as_json: bool) -> None:
-    """Hold every object of stores, or of folders of stores, to what was written.
-
-    Exit code 1 and a list where anything is damaged, missing or foreign.
-    """
-    from sherlock_data import verify as verifying
-
-    stores = verifying.find(paths)
-    with BuildProgress("verifying") as progress:
-        rows = verifying.verify(stores, progress)
-    if as_json:
-        print_json({"rows": rows})
-    else:
-        _print_damage(stores, rows)
-    raise SystemExit(1 if rows else 0)
-
-
-def _print_damage(stores: list[str], rows: list[dict[str, Any]]) -> None:
-    for path in stores:
-        if not any(row["path"] == path for row in rows):
-            tell(f"{path}: whole")
-    if rows:
-        columns = ["store", "array", "chunk", "problem", "key"]
-        cells = [[row[column] for column in columns] for row in rows]
-        print_table("Damage", columns, cells)
-        say("sherlock-data build --repair mends it")
-
-
-@main.command()
-@click.argument("store")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--subject", help="Needed where the store holds several.")
-@click.option("--run", "run_name", help="One run; all by default.")
-@click.option("--time", "time_range", metavar="A:B", help="Seconds on the scan clock.")
-@handled
-def export(
-    store: str, out: Path, subject: str | None, run_name: str | None, time_range: str | None
-) -> None:
-    """Write a store's BOLD back to NIfTI, with its affine and TR."""
-    from sherlock_data.images import export as write
-
-    with BuildProgress("exporting") as progress:
-        write(
-            store,
-            out,
-            subject=subject,
-            run=run_name,
-            time=_seconds(time_range),
-            report=progress.fraction,
-        )
-    say(f"{out}: written")
-
-
-def _seconds(text: str | None) -> tuple[float | None, float | None] | None:
-    if text is None:
-        return None
-    start, colon, stop = text.partition(":")
-    try:
-        if not colon:
-            raise ValueError(text)
-        return (float(start) if start else None, float(stop) if stop else None)
-    except ValueError:
-        raise ConfigError(
-            f"'{text}' is not a range of seconds", where="--time", remedy="write A:B, as 30:90"
-        ) from None
 
 
 def _raw_folder(raw: Path | None, catalog: Path | None) -> Path:

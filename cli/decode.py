@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from sherlock_cli import console
+from sherlock_cli import completion, console
 from sherlock_cli.progress import Bar
 
 from sherlock_data.errors import ConfigError
@@ -41,25 +41,50 @@ def _replacement(context: click.Context, option: click.Parameter, value: str) ->
 
 
 @click.command()
-@click.argument("run", type=_file)
+@click.argument("run", type=_file, shell_complete=completion.runs)
 @click.argument("files", nargs=-1, required=True, type=_file, metavar="[MOVIE] OUT.mp4")
-@click.option("--bold", metavar="SUBJECT", help="Read SUBJECT's measured brain.")
-@click.option("--subject", metavar="SUBJECT", help="Whose brain to predict, if the run knows them.")
-@click.option("--lesion", metavar="UNIT", help="Also decode without UNIT (parcel, network, image).")
-@click.option("--isolate", metavar="UNIT", help="Also decode from UNIT alone.")
+@click.option(
+    "--bold",
+    metavar="SUBJECT",
+    shell_complete=completion.subjects,
+    help="Read SUBJECT's measured brain instead of a predicted one.",
+)
+@click.option(
+    "--subject",
+    metavar="SUBJECT",
+    shell_complete=completion.subjects,
+    help="Whose brain to predict, of a run with --set subject=embedding.",
+)
+@click.option(
+    "--lesion",
+    metavar="UNIT",
+    shell_complete=completion.units,
+    help="Also decode without UNIT: a parcel, a network, or a NIfTI image of a region.",
+)
+@click.option(
+    "--isolate", metavar="UNIT", shell_complete=completion.units, help="Also decode UNIT alone."
+)
 @click.option(
     "--replace",
     metavar="zero|mean",
     default="zero",
     show_default=True,
     callback=_replacement,
-    help="By 0 of the standardised BOLD (its mean), or by the training mean of the brain that is "
-    "read.",
+    help="What is put in a unit's place: 0 of the standardised BOLD (its mean), or the training "
+    "mean of the brain that is read.",
 )
-@click.option("--stills", type=_file, metavar="OUT.png", help="Also draw a strip of stills.")
-@click.option("--at", metavar="SECONDS", help="Film seconds of the stills, commas between.")
+@click.option(
+    "--stills", type=_file, metavar="OUT.png", help="Also draw stills of the film side by side."
+)
+@click.option(
+    "--at",
+    metavar="SECONDS",
+    help="Seconds of the film to draw, as 12,30.5.  [default: evenly over it]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace files of these names.")
-@console.json_option
+@console.json_option(
+    "film, bytes, sha256, seconds, frames, frame_rate, trs, decoded_trs, held_out_trs, stills"
+)
 @console.handled
 @console.stoppable()
 def decode(
@@ -75,10 +100,10 @@ def decode(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Send a movie through RUN's brain layer and back, and write what comes out.
+    """Send a movie through RUN's brain layer and back, as a film.
 
     \b
-    original | decoded | without UNIT, or UNIT alone | difference
+      original | decoded | without UNIT, or UNIT alone | difference
 
     One picture is decoded per TR and held for it. The sound you hear is the movie's own: what is
     decoded of it is one spectrum per TR, which cannot be turned back into speech, and is shown as a
@@ -86,16 +111,19 @@ def decode(
     trained on; only what is held out says anything about the model.
 
     \b
-    sherlock-models decode runs/conv-parcels movie.mp4 out.mp4 --lesion 7Networks_LH_Vis_1
-    sherlock-models decode runs/conv-parcels movie.mp4 out.mp4 --isolate v1.nii.gz --stills out.png
-    sherlock-models decode runs/conv-parcels --bold sub-01 out.mp4
-    sherlock-models decode runs/conv-parcels --bold sub-01 stimuli_Sherlock.m4v out.mp4
+    Examples:
+      sherlock-models decode runs/conv movie.mp4 out.mp4 --lesion Vis
+      sherlock-models decode runs/conv movie.mp4 out.mp4 --isolate v1.nii.gz
+      sherlock-models decode runs/conv movie.mp4 out.mp4 --stills out.png --at 30
+      sherlock-models decode runs/conv --bold sub-01 out.mp4
+      sherlock-models decode runs/conv --bold sub-01 movie.mp4 out.mp4
     """  # noqa: D301 - click's mark for text that keeps its lines
     if len(files) > 2 or (len(files) == 1 and bold is None):
         wanted = "MOVIE OUT.mp4, or --bold SUBJECT OUT.mp4"
         raise click.UsageError(f"name two files: {wanted}" if len(files) < 2 else f"only {wanted}")
     if replace != "zero" and lesion is None and isolate is None:
         raise click.UsageError("--replace says by what a unit is replaced: name one, --lesion UNIT")
+    from sherlock_data.provenance import sha256_of
     from sherlock_models.film import decoded_movie
     from sherlock_models.run import load
 
@@ -115,7 +143,8 @@ def decode(
             watcher=watch,
         )
     if as_json:
-        console.print_json(document)
+        sha256 = sha256_of(Path(document["film"]))
+        console.print_json({**document, "sha256": sha256, "stills": stills})
         return
     held = f", {document['held_out_trs']} of them held out" if document["held_out_trs"] else ""
     console.tell(

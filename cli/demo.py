@@ -30,11 +30,29 @@ STEPS = {"tiny": 60, "demo": 400}
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("out", type=click.Path(path_type=Path), default=Path("demo"))
-@click.option("--size", "size_name", type=click.Choice(["tiny", "demo"]), default="demo")
-@click.option("--steps", type=click.IntRange(min=1), help="Instead of the demo's own number.")
+@click.option(
+    "--size",
+    "size_name",
+    type=click.Choice(["tiny", "demo"]),
+    default="demo",
+    show_default=True,
+    help="tiny takes a minute and finds little; demo some minutes.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Steps of the training.  [default: 60 of size tiny, 400 of size demo]",
+)
 @handled
 def main(out: Path, size_name: str, steps: int | None) -> None:
-    """Make raw files, build stores, train, evaluate, lesion and report in the folder OUT."""
+    """Make raw files, build stores, train, evaluate, lesion and report in the folder OUT.
+
+    \b
+    Examples:
+      python -m sherlock_cli.demo demo
+      python -m sherlock_cli.demo demo --size tiny
+    """  # noqa: D301 - click's mark for text that keeps its lines
     raw, built, run = out / "raw", out / "stores", out / "runs" / ENTRY
     catalog = ["--catalog", str(raw / "catalog.yaml")]
     training = ["--steps", str(steps or STEPS[size_name]), *TRAINING]

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import console
+from sherlock_cli import completion, console
 from sherlock_cli.progress import Bar
+
+from sherlock_data.errors import ConfigError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -36,12 +38,15 @@ class _Watch(Bar):
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @click.option(
     "--units",
     default="parcels",
     show_default=True,
-    help="parcels, networks, components, a NIfTI image of a region, or names with commas between.",
+    metavar="UNITS",
+    shell_complete=completion.units,
+    help="parcels, networks, components (of a pca or a code), a NIfTI image of a region, or names "
+    "with commas between.",
 )
 @click.option(
     "--mode",
@@ -65,10 +70,21 @@ class _Watch(Bar):
     show_default=True,
     help="Which brain the decoder reads.",
 )
-@click.option("--retrain", metavar="UNIT", help="Also train again without UNIT, as a control.")
-@click.option("--seed", default=0, show_default=True, help="Of every draw.")
-@click.option("--parts", is_flag=True, help="Also print quadrants, octaves and bands.")
-@console.json_option
+@click.option(
+    "--retrain",
+    metavar="UNIT",
+    shell_complete=completion.units,
+    help="Also train again without UNIT, as a control; takes as long as the training did.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, metavar="N", help="Of every draw of the statistics."
+)
+@click.option(
+    "--parts", is_flag=True, help="Also print parts: quadrants of a picture, octaves, bands."
+)
+@console.json_option(
+    "run, path, rows of unit, network, target, effect, z, p, q, ..., dissociations, and how"
+)
 @console.handled
 @console.stoppable()
 def lesion(
@@ -82,24 +98,31 @@ def lesion(
     parts: bool,
     as_json: bool,
 ) -> None:
-    """Lesion RUN's brain layer unit by unit, and see what is decoded worse.
+    """Lesion RUN's brain layer, unit by unit, and see what is decoded worse.
+
+    Every unit in turn is replaced, and the held-out movie decoded again. Printed for each target:
 
     \b
-    effect  increase of the held-out squared error, as a share of the target's training variance;
-            with --mode isolate what the unit alone explains
-    q       sign flips over blocks of held-out time, of the effect and of what the unit's measured
-            activity tells (both must hold), FDR over units
-    z       against random units of the same size, as compact
+      effect  by how much the squared error grows, as a share of the target's
+              training variance; with --mode isolate, what the unit alone tells
+      q       how likely by chance, FDR over units: sign flips over blocks of
+              time, of the effect and of what the unit's measured activity tells
+      z       beside random units that are as large and as compact
+
     \b
-    sherlock-models lesion runs/conv-parcels
-    sherlock-models lesion runs/conv-parcels --units networks --mode isolate
-    sherlock-models lesion runs/conv-parcels --units v1.nii.gz --retrain v1.nii.gz
+    Examples:
+      sherlock-models lesion runs/conv-parcels
+      sherlock-models lesion runs/conv-parcels --units networks --mode isolate
+      sherlock-models lesion runs/conv-voxels --units v1.nii.gz
+      sherlock-models lesion runs/conv-parcels --retrain Vis
     """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models.lesions import lesion as lesions
     from sherlock_models.lesions import lesion_store
     from sherlock_models.run import load
 
     opened = load(run)
+    if retrain is not None:
+        _check_unit(opened, retrain)
     with _Watch("decoding") as watch:
         found = lesions.lesion(
             opened, units, mode=mode, replace=replace, brain=brain, seed=seed, watcher=watch
@@ -115,10 +138,21 @@ def lesion(
     console.tell(f"everything: {path}")
 
 
+def _check_unit(run: Run, unit: str) -> None:
+    """Refuse an unknown unit of the control before the lesions are computed, not after."""
+    from sherlock_models.lesions.study import Study
+
+    try:
+        Study.of(run, [unit])
+    except ConfigError as error:
+        where = "--retrain" if error.where == "--units" else error.where
+        raise ConfigError(error.what, where=where, remedy=error.remedy) from None
+
+
 def _retrain(run: Run, unit: str, seed: int) -> dict[str, Any]:
     from sherlock_models.lesions.retrain import retrain
 
-    with console.notes.status("") as status:
+    with console.bars.status("") as status:
         return retrain(run, unit, seed=seed, say=lambda line: status.update(f"{line} ..."))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import console
+from sherlock_cli import completion, console
 from sherlock_cli.decode import decode
 from sherlock_cli.lesion import lesion
 from sherlock_cli.plan import plan_command
@@ -15,21 +15,22 @@ from sherlock_cli.validate import validate
 if TYPE_CHECKING:
     from sherlock_models.run import Run
 
-_run = click.argument("run", type=click.Path(path_type=Path))
+_run = click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=console.Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sherlock-zoo")
 def main() -> None:
     """Look at the zoo, judge a run, and show what it decodes.
 
     \b
-    sherlock-models list
-    sherlock-models plan conv-voxels --gpu a6000 --gpus 8
-    sherlock-models show runs/conv-parcels
-    sherlock-models evaluate runs/conv-parcels
-    sherlock-models decode runs/conv-parcels movie.mp4 out.mp4
-    sherlock-models report runs/conv-parcels
+    Examples:
+      sherlock-models list
+      sherlock-models plan conv-voxels --gpu a6000 --gpus 8
+      sherlock-models show runs/conv-parcels
+      sherlock-models evaluate runs/conv-parcels
+      sherlock-models decode runs/conv-parcels movie.mp4 out.mp4
+      sherlock-models report runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
 
 
@@ -40,11 +41,25 @@ main.add_command(decode)
 
 
 @main.command("list")
-@click.option("--catalog", type=click.Path(path_type=Path), help="Catalogue laid over the own.")
-@console.json_option
+@click.option(
+    "--catalog",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your catalogue, laid over the packaged one.",
+)
+@console.json_option("rows of entry, input, brain, parameters, claimed")
 @console.handled
 def list_command(catalog: Path | None, as_json: bool) -> None:
-    """Zoo entries: input, brain layer, parameters."""
+    """Zoo entries: input, brain layer, parameters.
+
+    Parameters are counted at the sizes of the first analysis; those of an entry whose sizes only a
+    store can tell are not.
+
+    \b
+    Examples:
+      sherlock-models list
+      sherlock-models list --catalog mine.yaml --json
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_data.catalog import load_catalog
     from sherlock_models.zoo import list_models
 
@@ -68,10 +83,20 @@ def list_command(catalog: Path | None, as_json: bool) -> None:
 
 @main.command()
 @_run
-@console.json_option
+@console.json_option(
+    "run, entry, state, reason, step, steps, eta_s, terms of term, split, last, best, mean, curve"
+)
 @console.handled
 def show(run: Path, as_json: bool) -> None:
-    """State of RUN, its losses beside their baselines, time left, learning curve."""
+    """State of RUN: losses beside their baselines, time left.
+
+    Each loss is divided by its variance, so that predicting the mean scores 1. May be asked while
+    the run is training, from any shell.
+
+    \b
+    Examples:
+      sherlock-models show runs/conv-parcels
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models.run import load
 
     summary = _summary(load(run))
@@ -128,16 +153,26 @@ def _summary(run: Run) -> dict[str, Any]:
 
 @main.command()
 @_run
-@click.option("--seed", default=0, show_default=True, help="Of the resampling and the null.")
-@console.json_option
+@click.option(
+    "--seed", default=0, show_default=True, metavar="N", help="Of the resampling and the null."
+)
+@console.json_option("run, split, rows of predictor, target, metric, value, low, high, n, and more")
 @console.handled
 @console.stoppable()
 def evaluate(run: Path, seed: int, as_json: bool) -> None:
-    """Score RUN on its held-out TRs, beside baselines, ceiling and null."""
+    """Score RUN on its held-out TRs, beside baselines and ceiling.
+
+    Writes evaluation.json and evaluation.zarr into RUN.
+
+    \b
+    Examples:
+      sherlock-models evaluate runs/conv-parcels
+      sherlock-models evaluate runs/conv-parcels --json
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models.run import load
     from sherlock_models.scoring import evaluate as scoring
 
-    with console.notes.status("") as status:
+    with console.bars.status("") as status:
         document = scoring.evaluate(
             load(run), seed=seed, say=lambda line: status.update(f"{line} ...")
         )
@@ -171,18 +206,32 @@ def _print_scores(document: dict[str, Any]) -> None:
 
 @main.command()
 @_run
-@click.option("--truth", type=click.Path(path_type=Path), help="truth.zarr of a synthetic dataset.")
-@console.json_option
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    metavar="TRUTH.zarr",
+    shell_complete=completion.store_folders,
+    help="What sherlock-data synth planted, to be set beside what was found.",
+)
+@console.json_option("page, bytes")
 @console.handled
 @console.stoppable()
 def report(run: Path, truth: Path | None, as_json: bool) -> None:
-    """Write one self-contained HTML page about RUN; evaluates it first if need be."""
+    """Write one self-contained HTML page about RUN.
+
+    RUN is evaluated first if need be; its lesions are shown where they were computed.
+
+    \b
+    Examples:
+      sherlock-models report runs/conv-parcels
+      sherlock-models report runs/conv-parcels --truth raw/truth.zarr
+    """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models.page.report import write_report
     from sherlock_models.run import load
     from sherlock_models.scoring import evaluate as scoring
 
     opened = load(run)
-    with console.notes.status("") as status:
+    with console.bars.status("") as status:
         if not scoring.is_current(opened):
             scoring.evaluate(opened, say=lambda line: status.update(f"{line} ..."))
         status.update("drawing the page ...")

@@ -7,32 +7,85 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import console
+from sherlock_cli import completion, console
 
 if TYPE_CHECKING:
     from sherlock_models.planning.machines import Machine
 
 
 @click.command("plan")
-@click.argument("entry", required=False)
-@click.option("--data", metavar="DIR", help="Dataset folder, for sizes: STORES/<dataset>.")
-@click.option("--catalog", type=click.Path(path_type=Path), help="Catalogue laid over the own.")
-@click.option("--gpus", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+@click.argument("entry", required=False, shell_complete=completion.entries)
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=completion.dataset_folders,
+    help="Dataset folder, STORES/DATASET, whose sizes are taken.  "
+    "[default: the first analysis's sizes]",
+)
+@click.option(
+    "--catalog",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your catalogue, laid over the packaged one.",
+)
+@click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Cards that train together.",
+)
 @click.option(
     "--gpu",
     "names",
     multiple=True,
     metavar="NAME",
-    help="a6000, a100, h100, a100-40, h200, rtx4090, rtx3090, rtx3060, cpu; may be repeated.",
+    shell_complete=completion.machines,
+    help="a6000, a100, a100-40, h100, h200, rtx3060, rtx3090, rtx4090, or cpu (this machine); "
+    "may be repeated.  [default: a6000, a100 and h100; of all entries at once a6000]",
 )
-@click.option("--flops", type=click.FloatRange(0, min_open=True), help="FLOP/s of your own card.")
-@click.option("--bandwidth", type=click.FloatRange(0, min_open=True), help="Its bytes/s.")
-@click.option("--memory", type=click.FloatRange(0, min_open=True), help="Its bytes.")
-@click.option("--measure", is_flag=True, help="With --gpu cpu: time this processor.")
-@click.option("--batch-size", type=click.IntRange(1), help="Global batch, over all GPUs.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]))
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="As sherlock-train.")
-@console.json_option
+@click.option(
+    "--flops",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Of a card of your own: floating-point operations a second.",
+)
+@click.option(
+    "--bandwidth",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Of a card of your own: bytes a second of its memory.",
+)
+@click.option(
+    "--memory",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Of a card of your own: bytes of memory.",
+)
+@click.option(
+    "--measure", is_flag=True, help="With --gpu cpu: time this machine for a second or two."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Samples of a step, over all cards.  [default: 64]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    help="Numbers that are computed with.  [default: fp32]",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=completion.settings,
+    help="Any setting that sherlock-train takes, as width=0.5; may be repeated.",
+)
+@console.json_option("rows of entry, parameters, claimed, peak, machines, claims, and more")
 @console.handled
 def plan_command(
     entry: str | None,
@@ -48,12 +101,17 @@ def plan_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Memory, GPUs and time of ENTRY, or of all; trains and allocates nothing.
+    """Memory, GPUs and time that ENTRY, or every entry, takes.
+
+    Nothing is trained or allocated: a step is traced. Beside it stands what the first analysis
+    claimed. Times are the shortest that the hardware allows.
 
     \b
-    sherlock-models plan
-    sherlock-models plan dense-voxels --gpu a6000 --gpus 8
-    sherlock-models plan conv-parcels --data stores/sherlock --gpu cpu --measure
+    Examples:
+      sherlock-models plan
+      sherlock-models plan dense-voxels --gpu a6000 --gpus 8
+      sherlock-models plan conv-parcels --data stores/sherlock --gpu cpu
+      sherlock-models plan --gpu mine --flops 9e13 --bandwidth 1e12 --memory 3e10
     """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models.planning.machines import USUAL, machine
     from sherlock_models.planning.plan import plan
@@ -65,7 +123,7 @@ def plan_command(
         machine(name, flops=flops, bandwidth=bandwidth, memory=memory, try_out=measure)
         for name in shown
     ]
-    with console.notes.status("tracing a step of every entry ..."):
+    with console.bars.status("tracing a step of every entry ..."):
         rows = plan(
             machines,
             entries=[entry] if entry else None,

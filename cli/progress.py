@@ -17,7 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.text import Text
-from sherlock_cli.console import notes
+from sherlock_cli.console import bars
 
 
 class _Rate(TransferSpeedColumn):
@@ -43,7 +43,7 @@ class Bar:
             TaskProgressColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=notes,
+            console=bars,
             transient=True,
         )
 
@@ -85,7 +85,7 @@ class BuildProgress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=notes,
+            console=bars,
             transient=False,
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import console
+from sherlock_cli import completion, console
 
 from sherlock_data.errors import ConfigError
 
@@ -18,22 +18,92 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("entry", required=False)
-@click.option("--data", metavar="DIR", help="Dataset folder: STORES/<dataset>.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder [runs/ENTRY].")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps.")
-@click.option("--epochs", type=click.FloatRange(0, min_open=True), help="Or passes over the data.")
-@click.option("--batch-size", type=click.IntRange(1), help="Global batch, over all ranks.")
-@click.option("--gpus", type=click.IntRange(1), help="Ranks on GPUs.")
-@click.option("--processes", type=click.IntRange(1), help="Ranks on CPUs (gloo).")
-@click.option("--split", type=click.Choice(["block", "run", "subject", "random"]))
-@click.option("--fold", type=click.IntRange(0), help="Which fold is held out.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]))
-@click.option("--seed", type=click.IntRange(0))
-@click.option("--catalog", type=click.Path(path_type=Path), help="Catalogue laid over the own.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Any other setting.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with RUN.")
-@console.json_option
+@click.argument("entry", required=False, shell_complete=completion.entries)
+@click.option(
+    "--data",
+    metavar="DIR",
+    shell_complete=completion.dataset_folders,
+    help="Dataset folder, STORES/DATASET; also s3://...",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    shell_complete=completion.folders,
+    help="New folder of the run.  [default: runs/ENTRY, or the first free runs/ENTRY-2, ...]",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Steps of the optimiser.  [default: --epochs]",
+)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Passes over the training samples.  [default: 20]",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Samples of a step, over all ranks.  [default: 64]",
+)
+@click.option(
+    "--gpus",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train on N GPUs, a rank on each.  [default: one, if there is one]",
+)
+@click.option(
+    "--processes", type=click.IntRange(1), metavar="N", help="Train on CPUs, with N ranks."
+)
+@click.option(
+    "--split",
+    type=click.Choice(["block", "run", "subject", "random"]),
+    help="What is held out: blocks of time, a run, subjects, or random TRs (which cheats).  "
+    "[default: block]",
+)
+@click.option(
+    "--fold",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Which of the folds is held out, from 0.  [default: 0]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    help="Numbers that are computed with.  [default: fp32]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Of the weights and the order of samples.  [default: 0]",
+)
+@click.option(
+    "--catalog",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Your catalogue, laid over the packaged one.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=completion.settings,
+    help="Any other setting of the run or the entry, as width=0.5; may be repeated.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    shell_complete=completion.runs,
+    help="Go on with RUN from its last checkpoint.",
+)
+@console.json_option("run, state, steps, best_step, validation")
 @console.handled
 def main(
     entry: str | None,
@@ -49,9 +119,15 @@ def main(
 ) -> None:
     """Train ENTRY on a dataset's stores, or go on with a run.
 
+    ENTRY is one of those that sherlock-models list shows. A run that was stopped goes on from its
+    last checkpoint; every validation writes one, and so does a SIGTERM.
+
     \b
-    sherlock-train conv-parcels --data stores/sherlock --steps 1000
-    sherlock-train --resume runs/conv-parcels
+    Examples:
+      sherlock-train conv-parcels --data stores/sherlock --steps 1000
+      sherlock-train conv-voxels --data stores/sherlock --gpus 8 --precision bf16
+      sherlock-train conv-parcels --data stores/synth --set width=0.1
+      sherlock-train --resume runs/conv-parcels
     """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models import run
     from sherlock_models.config import validated
@@ -175,7 +251,7 @@ class _Watcher:
             rp.TextColumn("{task.fields[rate]}"),
             rp.TextColumn("{task.fields[terms]}"),
             rp.TimeRemainingColumn(),
-            console=console.notes,
+            console=console.bars,
             transient=True,
         )
         self._task: Any = None

@@ -7,36 +7,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from sherlock_cli import console
+from sherlock_cli import completion, console
 
 if TYPE_CHECKING:
     from sherlock_models.validate import Bound, Outcome
 
 
 @click.command()
-@click.option("--seeds", type=click.IntRange(min=1), help="Datasets.  [default: tiny 1, demo 3]")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Datasets that are made.  [default: 1 of size tiny, 3 of size demo]",
+)
 @click.option(
     "--size",
     type=click.Choice(["tiny", "demo"]),
     default="tiny",
     show_default=True,
-    help="tiny tries the way, demo asks for everything.",
+    help="tiny only tries the way; demo asks for everything that is planted.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Keep raw files, stores and runs there.  [default: a temporary folder]",
+    metavar="DIR",
+    shell_complete=completion.folders,
+    help="Keep raw files, stores and runs there.  [default: nothing is kept]",
 )
-@console.json_option
+@console.json_option("size, rows, one for each seed, bounds, met")
 @console.handled
 def validate(seeds: int | None, size: str, out: Path | None, as_json: bool) -> None:
-    """Find what was planted: synth, build, train, evaluate and lesion, once per seed.
+    """Find what was planted, from raw files to lesions.
 
-    Exit code 1 where a bound is missed. Rates are over the parcels of all seeds.
+    Once per seed: synth, build, train, evaluate and lesion. Rates are over the parcels of all
+    seeds. Where a bound is missed, the exit code is 1.
 
     \b
-    sherlock-models validate                  a few minutes
-    sherlock-models validate --size demo      for a night
+    Examples:
+      sherlock-models validate                 a few minutes
+      sherlock-models validate --size demo     a night
     """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_models import validate as planted
 
@@ -47,7 +56,7 @@ def validate(seeds: int | None, size: str, out: Path | None, as_json: bool) -> N
         f"{console.seconds(60 * chosen.minutes * count)} on two cores, "
         f"{console.size(1e6 * chosen.megabytes * count)} on the disk"
     )
-    with tempfile.TemporaryDirectory() as scratch, console.notes.status("") as status:
+    with tempfile.TemporaryDirectory() as scratch, console.bars.status("") as status:
         outcomes = planted.validate(
             out or Path(scratch),
             range(count),

@@ -4,6 +4,7 @@ Names are loaded when they are asked for (SPEC 1): xarray and zarr take a second
 its like need not spend.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -31,3 +32,7 @@ __getattr__, *_ = lazy_loader.attach(
 
 def __dir__() -> list[str]:
     return __all__
+
+
+# who uses the package says what is shown of its log, and where
+logging.getLogger(__name__).addHandler(logging.NullHandler())

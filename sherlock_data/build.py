@@ -7,6 +7,7 @@ dask: threads of this process by default, or the workers of a ``distributed`` cl
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ from sherlock_data.recipes import Recipe
 from sherlock_data.remote import is_remote, locate
 from sherlock_data.scan import Scan
 from sherlock_data.store import StorePlan
+
+_LOG = logging.getLogger(__name__)
 
 #: stores that others are derived from come first
 ORDER = ("volumes", "voxels", "parcels", "pca", "stimulus", "annotations", "features", "frames")
@@ -165,12 +168,16 @@ def build(
             else:
                 now = first
             if _is_to_do(now, options.overwrite, named=not names or name in names):
+                _LOG.info("building %s in %d parts", now.path, len(now.parts))
                 outcomes[name] = _took_over(_one(name, now, options, progress), dead)
             elif has_other_lag(now):
                 outcomes[name] = _record_lag(name, now, options, progress)
             else:
                 outcomes[name] = _up_to_date(name, now)
-    return [mended.get(name, outcomes[name]) for name in recipes]
+    done = [mended.get(name, outcomes[name]) for name in recipes]
+    for outcome in done:
+        _LOG.info("%s: %s %s", outcome.store, outcome.status, outcome.detail)
+    return done
 
 
 def _refuse_link(path: str | Path) -> None:

@@ -6,6 +6,7 @@ with the nearest known one, so that a typing error never becomes a default.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -27,6 +28,8 @@ from sherlock_data.extractors import ExtractorEntry
 from sherlock_data.plain_yaml import read_yaml
 from sherlock_data.recipes import RECIPES, FeaturesRecipe, Recipe
 from sherlock_data.timing import read_delays
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -289,6 +292,7 @@ def load_catalog(overlay: str | Path | None = None) -> Catalog:
     catalog._source = str(overlay or "catalog.yaml")
     catalog.check_names()
     catalog.check_recipes()
+    _LOG.debug("catalogue: the packaged one%s", f", {overlay} over it" if overlay else "")
     return catalog
 
 
@@ -333,8 +337,10 @@ def _refusal(
     found = first.get("input")
     shown = "" if isinstance(found, dict | list) else f" (found {found!r})"
     message = first["msg"].removeprefix("Value error, ")
-    remedy = None if "did you mean" in message else "correct this key"
-    return CatalogError(f"{where}: {message}{shown}", where=name, remedy=remedy)
+    advised = "did you mean" in message
+    return CatalogError(
+        f"{where}: {message}{shown}", where=name, remedy=None if advised else "correct this key"
+    )
 
 
 def _fields_at(model: type[BaseModel], loc: list[Any]) -> list[str]:

@@ -255,7 +255,9 @@ def render(document: Document, console: Console) -> None:
 
 
 def _timing_table(document: Document) -> Table:
-    table = Table("TR", "seconds", title=Text(document["dataset"]), title_justify="left")
+    table = Table(title=Text(document["dataset"]), title_justify="left")
+    for column in ("TR", "seconds"):
+        table.add_column(column, overflow="fold")
     for source, value in document["repetition_time_s"].items():
         table.add_row(source, "none" if value is None else str(value))
     return table
@@ -265,7 +267,7 @@ def _runs_table(rows: list[Document]) -> Table:
     table = Table(title="Runs", title_justify="left")
     for column in ("run", "volumes", "seconds", "movie", "movie seconds", "TR that fits"):
         numeric = column in {"volumes", "seconds", "movie seconds"}
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         length = row["movie_seconds"]
         table.add_row(
@@ -281,10 +283,9 @@ def _runs_table(rows: list[Document]) -> Table:
 
 def _subjects_table(rows: list[Document]) -> Table:
     table = Table(title="Subjects", title_justify="left")
-    table.add_column("subject")
-    table.add_column("files")
-    table.add_column("volumes", justify="right")
-    table.add_column("constant volumes")
+    for column in ("subject", "files", "volumes", "constant volumes"):
+        number = column == "volumes"
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
         files = row["files"]
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
@@ -299,7 +300,7 @@ def _subjects_table(rows: list[Document]) -> Table:
 
 def _file_table(row: Document) -> Table:
     table = Table(show_header=False, title=Text(row["file"]), title_justify="left")
-    table.add_column()
+    table.add_column(overflow="fold")
     table.add_column(overflow="fold")
     for key, value in row.items():
         if key == "affine":

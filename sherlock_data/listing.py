@@ -138,7 +138,8 @@ def render_path(documents: list[dict[str, Any]], console: Console) -> None:
         console.print(f"  dims: {dims}; {document['bytes'] / 1e6:,.1f} MB on disk")
         table = Table(box=None, padding=(0, 2))
         for column in ("name", "dims", "dtype", "MB"):
-            table.add_column(column, justify="right" if column == "MB" else "left")
+            number = column == "MB"
+            table.add_column(column, justify="right" if number else "left", overflow="fold")
         for group in ("variables", "coords"):
             for name, variable in document[group].items():
                 cells = [name, ", ".join(variable["dims"]), variable["dtype"]]

@@ -7,6 +7,8 @@ When it is complete they move into it, so that a repair repeats none but the dam
 from __future__ import annotations
 
 import io
+import logging
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ from zarr.abc.store import Store
 from sherlock_data.objects import Sum, build_place, read_bytes, write_bytes, writing_part, written
 from sherlock_data.plan import Part, Results
 
+_LOG = logging.getLogger(__name__)
+
 #: where a complete store keeps its parts' records
 KEPT = ".parts/"
 _KEYS, _SUMS = "written/keys", "written/sums"
@@ -24,9 +28,11 @@ _KEYS, _SUMS = "written/keys", "written/sums"
 
 def run_part(path: str | Path, part: Part, report: Callable[[float], None]) -> Results:
     """Do one part, and record that it is done."""
+    started = time.perf_counter()
     with writing_part(str(path), part.name):
         results = part.run(str(path), report)
     save_part(path, part.name, results)
+    _LOG.debug("%s: part %s in %.2f s", path, part.name, time.perf_counter() - started)
     return results
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
 from sherlock_data.errors import SherlockError, StoreError, did_you_mean
+
+_LOG = logging.getLogger(__name__)
 
 #: a listing is never taken from memory: other threads, workers and machines write too
 OPTIONS = {"use_listings_cache": False}
@@ -88,6 +91,7 @@ def file_system(protocol: str, asynchronous: bool) -> Any:
     key = (protocol, asynchronous, os.getpid())
     with _making:
         if key not in _open:
+            _LOG.debug("connecting to %s://", protocol)
             options = {**OPTIONS, "skip_instance_cache": True}
             if asynchronous:
                 _open[key] = FsspecStore.from_url(f"{protocol}://", storage_options=options).fs

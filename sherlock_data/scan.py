@@ -6,6 +6,7 @@ What the catalogue says wins over what headers say, and every disagreement is ke
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ from sherlock_data.timing import Clock, Run
 
 if TYPE_CHECKING:
     from sherlock_data.catalog import DatasetEntry, RunEntry
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = ["GridHeader", "Problem", "Scan", "identify", "resolve"]
 
@@ -164,6 +167,7 @@ def _resolve(name: str, entry: DatasetEntry, raw: Path, found: Findings) -> Scan
     _missing_runs(runs, files, found)
     clock, movies = _movies(Clock(used, runs), raw, found)
     clock.lag_in_trs(entry.lag_s)
+    _LOG.info("%s: %d files of %d subjects in %s", name, len(headers), len(files), raw)
     return Scan(
         dataset=name,
         clock=clock,

@@ -9,6 +9,7 @@ completion, on a disk as on S3. What a resumed build must know lies beside the s
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from sherlock_data.objects import (
 from sherlock_data.parts import load_part, run_part, save_part
 from sherlock_data.plan import ArraySpec, Part, Results, StorePlan
 from sherlock_data.remote import is_remote, plainly
+
+_LOG = logging.getLogger(__name__)
 
 __all__ = [
     "ROOT",
@@ -281,6 +284,7 @@ def open_store(path: str | Path) -> xr.Dataset:
     StoreError
         If there is no store, it is unfinished, or its schema is newer than this package.
     """
+    _LOG.debug("opening %s", path)
     attrs = attributes(path)
     version = attrs.get("schema_version")
     if type(version) is not int or not 1 <= version <= contract.SCHEMA_VERSION:

@@ -3,6 +3,7 @@
 Names are loaded when they are asked for (SPEC 1): torch takes seconds that `--help` has no use for.
 """
 
+import logging
 from typing import TYPE_CHECKING
 
 import lazy_loader
@@ -22,3 +23,7 @@ __getattr__, *_ = lazy_loader.attach(
 
 def __dir__() -> list[str]:
     return __all__
+
+
+# who uses the package says what is shown of its log, and where
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -31,6 +31,22 @@ SCHEMA_VERSION = 1
 #: what `brain=` may say beside the name of a store
 BRAIN_ALIASES = {"grid": "volumes"}
 
+#: keys of a configuration that no `--set` may touch
+RESOLVED = (
+    "schema_version",
+    "entry",
+    "architecture",
+    "options",
+    "data",
+    "catalog",
+    "repeats",
+    "without",
+    "fitted_on",
+    "stores",
+    "sizes",
+    "versions",
+)
+
 
 class StoreIdentity(BaseModel):
     """Which store was read: `sherlock_data.store.fingerprint`, and its recipe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,24 +11,10 @@ from typing import Any
 from sherlock_data.catalog import Catalog, ModelEntry, load_catalog
 from sherlock_data.contract import created_by
 from sherlock_data.errors import ConfigError, did_you_mean
-from sherlock_models.config import RunConfig, validated
+from sherlock_models.config import RESOLVED, RunConfig, validated
 from sherlock_models.sizes import BRAIN
 
-#: keys of a configuration that no `--set` may touch
-_RESOLVED = (
-    "schema_version",
-    "entry",
-    "architecture",
-    "options",
-    "data",
-    "catalog",
-    "repeats",
-    "without",
-    "fitted_on",
-    "stores",
-    "sizes",
-    "versions",
-)
+_LOG = logging.getLogger(__name__)
 
 #: the stimuli of the entries that read a compressor's code
 _MOVIE = ("video", "audio")
@@ -40,7 +27,7 @@ def settable(entry: ModelEntry) -> list[str]:
     """Keys that `--set` knows for an entry: the run's own, then the architecture's options."""
     from sherlock_models.zoo import ARCHITECTURES
 
-    own = [name for name in RunConfig.model_fields if name not in _RESOLVED]
+    own = [name for name in RunConfig.model_fields if name not in RESOLVED]
     known = ARCHITECTURES.get(entry.architecture)
     theirs = known.options.model_fields if known else entry.options
     return [*own, *(name for name in theirs if name not in (*own, "subject_embedding"))]
@@ -90,6 +77,7 @@ def resolve(
     name = sources.dataset_name(config)
     repeats = known.datasets[name].repeats if name in known.datasets else ()
     config = config.model_copy(update={"stores": found, "repeats": repeats})
+    _LOG.debug("%s reads %s of %s", entry, ", ".join(found), config.data)
     return config.with_sizes(sources.sizes_for(config))
 
 

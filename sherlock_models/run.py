@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from sherlock_models.architectures.autoencoder import BrainAutoencoder
     from sherlock_models.feeding.dataset import MovieBrainData
     from sherlock_models.feeding.normaliser import Normaliser
+
+_LOG = logging.getLogger(__name__)
 
 CONFIG, METRICS, FITTED, STATE = "config.yaml", "metrics.jsonl", "fitted.safetensors", "state.json"
 CHECKPOINTS = "checkpoints"
@@ -88,7 +91,9 @@ class Run:
 
         config = self.config
         model = build_model(config.model_entry, config.model_sizes, config.model_options)
-        checkpoint.load_model(checkpoint.find(self.path / CHECKPOINTS, which), model)
+        found = checkpoint.find(self.path / CHECKPOINTS, which)
+        _LOG.info("reading the model of %s", found)
+        checkpoint.load_model(found, model)
         return model.eval()
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -6,7 +6,9 @@ stops at the first damaged frame.
 
 from __future__ import annotations
 
+import logging
 import re
+import shlex
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
@@ -18,6 +20,8 @@ from typing import IO
 import imageio_ffmpeg
 
 from sherlock_data.errors import InputError
+
+_LOG = logging.getLogger(__name__)
 
 #: containers that are opened. Not among them: lists of other files (concat, hls, dash), scripts
 #: (avisynth), addresses (sdp) and text, which ffmpeg would follow to wherever they point
@@ -123,8 +127,10 @@ class Ffmpeg:
         quiet = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "repeat+level+info"]
         # -copyts: times as they are in the file, whichever streams are asked for
         opened = ["-xerror", "-copyts", *source(path)]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *opened, *arguments]
+        _LOG.debug("running %s", shlex.join(command))
         self.process = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), *quiet, *opened, *arguments],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -5,6 +5,7 @@ Legend: S = subjects, T = TRs, U = units of the brain layer.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -41,6 +42,8 @@ from sherlock_models.parallel import World
 from sherlock_models.sizes import BRAIN
 from sherlock_models.sources import sizes_for
 
+_LOG = logging.getLogger(__name__)
+
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
@@ -67,7 +70,9 @@ def load_data(config: RunConfig, world: World | None = None) -> MovieBrainData:
         If the split, the lag or the stimuli do not fit the data.
     """
     with store.reading(config.data):
-        return _load(config, world)
+        data = _load(config, world)
+    _LOG.info("%s: %s; %s", config.data, ", ".join(data.subjects), data.placement)
+    return data
 
 
 def _load(config: RunConfig, world: World | None) -> MovieBrainData:

@@ -233,6 +233,7 @@ def test_the_examples_of_help_parse(command: click.Command) -> None:
         line.partition("   ")[0] for line in map(str.strip, (command.help or "").splitlines())
     ]
     script = "\n".join(line for line in examples if line.startswith(tuple(COMMANDS)))
+    assert script, "no example"
     assert not complaints(ROOT / "catalog.yaml", script)
 
 
