@@ -40,17 +40,17 @@ def datasets(context: click.Context, option: click.Parameter, typed: str) -> Off
 
 def datasets_or_files(context: click.Context, option: click.Parameter, typed: str) -> Offer:
     """Datasets where nothing was named yet, then files."""
-    named = () if context.params.get("targets") else _catalog(context)["datasets"]
+    named = () if _given(context, "targets") else _catalog(context)["datasets"]
     return _matching(named, typed) or [CompletionItem(typed, type="file")]
 
 
 def stores(context: click.Context, option: click.Parameter, typed: str) -> Offer:
     """Recipes of the dataset that is named before, but for those named already."""
     catalog = _catalog(context)
-    dataset = catalog["datasets"].get(context.params.get("dataset") or "")
+    dataset = catalog["datasets"].get(_given(context, "dataset") or "")
     own = dataset.get("stores") if isinstance(dataset, dict) else None
     known = dict.fromkeys([*catalog["stores"], *(own if isinstance(own, dict) else ())])
-    given = context.params.get("stores") or ()
+    given = _given(context, "stores") or ()
     return _matching([name for name in known if name not in given], typed)
 
 
@@ -95,7 +95,7 @@ def settings(context: click.Context, option: click.Parameter, typed: str) -> Off
         if name not in RESOLVED:
             values = _choices(field.annotation) or [_plain(field.get_default())]
             offered += [f"{name}={value}" for value in values]
-    own = _catalog(context)["models"].get(context.params.get("entry") or "")
+    own = _catalog(context)["models"].get(_given(context, "entry") or "")
     for key, value in own.items() if isinstance(own, dict) else ():
         if key not in RunConfig.model_fields and key not in ("claimed", "sizes"):
             offered.append(f"{key}={_plain(value)}")
@@ -113,7 +113,7 @@ def units(context: click.Context, option: click.Parameter, typed: str) -> Offer:
 
 def subjects(context: click.Context, option: click.Parameter, typed: str) -> Offer:
     """Subjects of the store that is named, or of the run's brain."""
-    store = context.params.get("store")
+    store = _given(context, "store")
     if store is not None:
         return _matching(_values(Path(store) / "subject"), typed)
     return _matching(_labels(context, None, "subject"), typed)
@@ -121,8 +121,20 @@ def subjects(context: click.Context, option: click.Parameter, typed: str) -> Off
 
 def scan_runs(context: click.Context, option: click.Parameter, typed: str) -> Offer:
     """Runs of the store that is named."""
-    store = context.params.get("store")
+    store = _given(context, "store")
     return _matching(_values(Path(store) / "run") if store is not None else (), typed)
+
+
+def _given(context: click.Context, name: str) -> Any:
+    """Value of a parameter that was typed before; None where it was not.
+
+    Where the value of an option is asked for, click has put no argument into its place yet.
+    """
+    if context.params.get(name):
+        return context.params[name]
+    places = [p.name for p in context.command.params if isinstance(p, click.Argument)]
+    at = places.index(name) if name in places else len(context.args)
+    return context.args[at] if at < len(context.args) else None
 
 
 def _matching(names: Iterable[str], typed: str) -> Offer:
@@ -133,7 +145,7 @@ def _matching(names: Iterable[str], typed: str) -> Offer:
 def _catalog(context: click.Context) -> dict[str, dict[str, Any]]:
     """Sections of the packaged catalogue, with those of `--catalog` laid over."""
     document = _mapping((resources.files("sherlock_data") / "catalog.yaml").read_text("utf-8"))
-    overlay = _read(context.params.get("catalog"))
+    overlay = _read(_given(context, "catalog"))
     sections = ("datasets", "stores", "models")
     return {key: {**_section(document, key), **_section(overlay, key)} for key in sections}
 
@@ -188,7 +200,7 @@ def _holds_stores(folder: Path) -> bool:
 
 def _labels(context: click.Context, store: str | None, name: str = "parcel") -> list[str]:
     """Labels of a store beside a run's brain, or of its brain (store None)."""
-    run = context.params.get("run")
+    run = _given(context, "run")
     config = _read(Path(run) / CONFIG) if run is not None else {}
     folder = Path(str(config.get("data", ""))) / f"{store or config.get('brain')}{ENDING}"
     return _values(folder / name)

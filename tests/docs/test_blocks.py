@@ -145,7 +145,8 @@ def our_commands(script: str) -> Iterator[tuple[str, list[str]]]:
     for words in simple_commands(script):
         for at, word in enumerate(words):
             if word in COMMANDS:
-                yield word, words[at + 1 :]
+                if not any("_COMPLETE=" in before for before in words[:at]):  # a shell's script
+                    yield word, words[at + 1 :]
                 break
 
 
