@@ -169,6 +169,10 @@ class Catalog(BaseModel):
     models: dict[str, ModelEntry] = Field(default_factory=dict)
     _source: str = PrivateAttr(default="catalog.yaml")
 
+    def __repr__(self) -> str:
+        sections = {key: ", ".join(getattr(self, key)) or "none" for key in SECTIONS}
+        return f"Catalog({'; '.join(f'{key}: {names}' for key, names in sections.items())})"
+
     def dataset(self, name: str) -> DatasetEntry:
         """Return the dataset called ``name``, or say which is nearest."""
         return _look_up(self.datasets, name, "dataset")

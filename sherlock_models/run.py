@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from sherlock_data.errors import ConfigError, or_beside
+from sherlock_models import notebook
 from sherlock_models.config import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ CHECKPOINTS = "checkpoints"
 _SILENT_S = 300.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One training, finished or not.
 
@@ -49,6 +50,12 @@ class Run:
     """
 
     path: Path
+
+    def __repr__(self) -> str:
+        return notebook.run_line(self)
+
+    def _repr_html_(self) -> str:
+        return notebook.run_card(self)
 
     @cached_property
     def config(self) -> RunConfig:

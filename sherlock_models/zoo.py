@@ -19,6 +19,7 @@ from sherlock_data.catalog import Catalog, ModelEntry, load_catalog
 from sherlock_data.errors import ConfigError, StoreError, did_you_mean
 from sherlock_models import architectures
 from sherlock_models.architectures.autoencoder import Architecture, BrainAutoencoder, Options
+from sherlock_models.notebook import Entries
 from sherlock_models.sizes import Sizes
 
 
@@ -56,7 +57,7 @@ def build_model(
     return architecture.build(sizes, _options(entry, options or {}))
 
 
-def list_models(catalog: Catalog | None = None) -> list[dict[str, Any]]:
+def list_models(catalog: Catalog | None = None) -> Entries:
     """Say what every entry of the catalogue is, without allocating any.
 
     Parameters
@@ -66,12 +67,12 @@ def list_models(catalog: Catalog | None = None) -> list[dict[str, Any]]:
 
     Returns
     -------
-    list of dict
+    list of dict, shown as a table
         `entry`, `input`, `brain`, `parameters` (exact, at the entry's reference sizes; None where
         only a store can tell) and `claimed` (by the first analysis, None where it says nothing).
     """
     models = (catalog or load_catalog()).models
-    return [
+    return Entries(
         {
             "entry": name,
             "input": " + ".join(entry.stimulus),
@@ -80,7 +81,7 @@ def list_models(catalog: Catalog | None = None) -> list[dict[str, Any]]:
             "claimed": entry.claimed,
         }
         for name, entry in models.items()
-    ]
+    )
 
 
 def count_parameters(

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from sherlock_data.errors import ConfigError
+from sherlock_models import notebook
 from sherlock_models.architectures.layers import PREDICTION, Dense, SubjectEmbedding
 from sherlock_models.output import Output
 from sherlock_models.sizes import Sizes
@@ -202,6 +203,9 @@ class BrainAutoencoder(nn.Module):
     def count_parameters(self) -> int:
         """Numbers that training adjusts."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def _repr_html_(self) -> str:
+        return notebook.model_card(self)
 
     def describe(self) -> str:
         """Say in one line what goes in, what the brain is and with which options it was built."""
