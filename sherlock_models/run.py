@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from sherlock_data.errors import ConfigError, or_beside
-from sherlock_models import notebook
+from sherlock_models import run_card
 from sherlock_models.config import RunConfig, load_config
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Run:
     path: Path
 
     def __repr__(self) -> str:
-        return notebook.run_line(self)
+        return run_card.run_line(self)
 
     def _repr_html_(self) -> str:
-        return notebook.run_card(self)
+        return run_card.run_card(self)
 
     @cached_property
     def config(self) -> RunConfig:
