@@ -229,8 +229,11 @@ def report(run: Path, truth: Path | None, as_json: bool) -> None:
     from sherlock_models.page.report import write_report
     from sherlock_models.run import load
     from sherlock_models.scoring import evaluate as scoring
+    from sherlock_models.scoring.planted import load_truth
 
     opened = load(run)
+    if truth is not None:  # before the evaluation, which takes long
+        load_truth(truth)
     with console.bars.status("") as status:
         if not scoring.is_current(opened):
             scoring.evaluate(opened, say=lambda line: status.update(f"{line} ..."))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,21 +111,21 @@ def read_segments(path: Path, clock: Clock) -> Segments:
 
 def _read(path: Path) -> pd.DataFrame:
     suffix = path.suffix.lower()
+    if suffix not in (*SEPARATORS, ".xlsx"):
+        raise InputError(
+            f"annotations in a '{suffix}' file", where=path, remedy="save as .xlsx, .csv, .tsv"
+        )
     try:
         if suffix in SEPARATORS:
             table = pd.read_csv(path, sep=SEPARATORS[suffix], encoding="utf-8-sig")
-        elif suffix == ".xlsx":
+        else:
             with warnings.catch_warnings():
                 # newer Excels add sheet extensions that openpyxl need not understand to read cells
                 warnings.filterwarnings(
                     "ignore", r"Unknown extension is not supported", UserWarning, r"openpyxl\."
                 )
                 table = pd.read_excel(path, engine="openpyxl")
-        else:
-            raise InputError(
-                f"annotations in a '{suffix}' file", where=path, remedy="save as .xlsx, .csv, .tsv"
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged sheet has expat, zlib and openpyxl raise what they like
         raise InputError(
             f"cannot be read as a table ({error})", where=path, remedy="save it again"
         ) from error

@@ -17,14 +17,22 @@ def usage(name: str, command: str, says: str) -> Case:
 
 
 CASES = [
-    usage("no-such-command", f"{DATA} biuld lab", "No such command 'biuld'"),
-    usage("no-such-model-command", f"{MODELS} evalute runs/toy", "No such command 'evalute'"),
-    usage("no-such-option", f"{BUILD} --overwrit", "No such option ... --overwrit"),
+    usage("no-such-command", f"{DATA} biuld lab", "No such command 'biuld'; did you mean 'build'?"),
+    usage(
+        "no-such-model-command",
+        f"{MODELS} evalute runs/toy",
+        "No such command 'evalute'; did you mean 'evaluate'?",
+    ),
+    usage("no-such-option", f"{BUILD} --overwrit", "No such option ... --overwrit ... --overwrite"),
     usage("build-nothing", f"{DATA} build", "Missing argument 'DATASET'"),
     usage("inspect-nothing", f"{DATA} inspect", "Missing argument 'DATASET | FILE...'"),
     usage("verify-nothing", f"{DATA} verify", "Missing argument 'PATH...'"),
     usage("info-of-two", f"{DATA} info stores/lab stores/lab", "unexpected extra argument"),
-    usage("export-to-nowhere", f"{DATA} export stores/lab/voxels.zarr", "Missing argument 'OUT'"),
+    usage(
+        "export-to-nowhere",
+        f"{DATA} export stores/lab/voxels.zarr",
+        "Missing argument 'OUT.nii.gz'",
+    ),
     usage(
         "no-workers", f"{BUILD} --workers 0", "Invalid value for '--workers': 0 is not in the range"
     ),
@@ -171,6 +179,129 @@ CASES = [
         "runs/gone: no config.yaml there",
     ),
 ]
+
+TRAIN_LAB = f"{TRAIN} toy --data stores/lab --catalog raw/catalog.yaml --out runs/new"
+OTHERWISE = "'? Otherwise "
+#: one letter wrong of everything that has a name
+MISTYPED = [
+    Case("store", nothing, f"{BUILD} voxles", "no store 'voxles' ... did you mean 'voxels'?"),
+    Case(
+        "catalogue",
+        nothing,
+        f"{DATA} list --catalog raw/catalg.yaml",
+        "raw/catalg.yaml: cannot be read ... did you mean 'raw/catalog.yaml" + OTHERWISE,
+    ),
+    Case(
+        "raw-folder",
+        nothing,
+        f"{BUILD} --raw rwa",
+        "rwa: no such folder; did you mean 'raw" + OTHERWISE + "check --raw",
+    ),
+    Case(
+        "path-of-a-store",
+        nothing,
+        f"{DATA} info stores/lab/voxel.zarr",
+        "no store there; did you mean 'stores/lab/voxels.zarr" + OTHERWISE,
+    ),
+    Case(
+        "folder-of-stores",
+        nothing,
+        f"{DATA} verify stores/lap",
+        "no store there; did you mean 'stores/lab" + OTHERWISE,
+    ),
+    Case(
+        "file",
+        nothing,
+        f"{DATA} inspect raw/flim.mp4",
+        "raw/flim.mp4: no such file; did you mean 'raw/film.mp4" + OTHERWISE,
+    ),
+    Case(
+        "subject",
+        nothing,
+        f"{DATA} export stores/lab/voxels.zarr out.nii --subject sub-1",
+        "no subject 'sub-1'; did you mean 'sub-01'?",
+    ),
+    Case(
+        "run-of-a-scan",
+        nothing,
+        f"{DATA} export stores/lab/voxels.zarr out.nii --subject sub-01 --run run1",
+        "no run 'run1'; did you mean 'run-1'?",
+    ),
+    Case(
+        "entry",
+        nothing,
+        f"{TRAIN_LAB} --set architecture=dense".replace("toy", "toyy", 1),
+        "no zoo entry 'toyy' in the catalogue; did you mean 'toy'?",
+    ),
+    Case(
+        "dataset-folder",
+        nothing,
+        TRAIN_LAB.replace("stores/lab", "stores/lap"),
+        "not built; did you mean ... stores/lab" + OTHERWISE,
+    ),
+    Case(
+        "setting",
+        nothing,
+        f"{TRAIN_LAB} --set brian=pca",
+        "--set: unknown key 'brian'; did you mean 'brain'?",
+    ),
+    Case("option-of-the-entry", nothing, f"{TRAIN_LAB} --set hiden=3", "did you mean 'hidden'?"),
+    Case(
+        "brain",
+        nothing,
+        f"{TRAIN_LAB} --set brain=voxel",
+        "no complete store 'voxel' ... did you mean ... voxels.zarr" + OTHERWISE,
+    ),
+    Case("stimulus", nothing, f"{TRAIN_LAB} --set stimulus=vidoe", "did you mean 'video'?"),
+    Case("loss-term", nothing, f"{TRAIN_LAB} --set weights.vidoe=2", "did you mean 'video'?"),
+    Case(
+        "folder-of-a-run",
+        nothing,
+        f"{MODELS} show runs/tyo",
+        "runs/tyo: no config.yaml there; did you mean 'runs/toy" + OTHERWISE,
+    ),
+    Case(
+        "kind-of-units",
+        nothing,
+        f"{MODELS} lesion runs/toy --units networs",
+        "--units: no unit 'networs'; did you mean 'networks'?",
+    ),
+    Case(
+        "parcel",
+        nothing,
+        f"{MODELS} lesion runs/toy --units 7networks_lh_net1_1",
+        "did you mean '7Networks_LH_Net1_1'?",
+    ),
+    Case(
+        "unit-of-the-control",
+        nothing,
+        f"{MODELS} lesion runs/toy --retrain Nett1",
+        "--retrain: no unit 'Nett1'; did you mean 'Net1'?",
+    ),
+    Case(
+        "unit-of-a-film",
+        nothing,
+        f"{MODELS} decode runs/toy raw/film.mp4 out.mp4 --lesion Nett1",
+        "--lesion: no unit 'Nett1'; did you mean 'Net1'?",
+    ),
+    Case(
+        "subject-of-a-film",
+        nothing,
+        f"{MODELS} decode runs/toy --bold sub-3 out.mp4",
+        "no subject 'sub-3'; did you mean 'sub-01' or 'sub-02'?",
+    ),
+    Case(
+        "truth",
+        folder("raw/truth.zarr"),
+        f"{MODELS} report runs/toy --truth raw/trut.zarr",
+        "raw/trut.zarr: no planted truth; did you mean 'raw/truth.zarr" + OTHERWISE,
+    ),
+]
+
+
+@table(MISTYPED)
+def test_a_mistyped_name_is_answered_with_the_nearest(case: Case, desk: Path) -> None:
+    case.check(desk)
 
 
 @table(CASES)

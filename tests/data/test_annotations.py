@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from sherlock_data.stimulus.labels import labels_of
 from sherlock_data.stimulus.segments import Segments, read_segments
 from sherlock_data.timing import Clock, Run
 
+Damage = Callable[[bytes], bytes]
 CLOCK = Clock(2.0, (Run("run-1", 4), Run("run-2", 3)))
 SHERLOCK = Clock(1.5, (Run("run-1", 946), Run("run-2", 1030)))
 SHEET = "sherlock/Sherlock_Segments_1000_NN_2017.xlsx"
@@ -97,6 +100,32 @@ def test_sheets_that_make_no_sense_are_refused(tmp_path, rows, message):
     with pytest.raises(InputError, match=message) as failure:
         read_segments(path, CLOCK)
     assert str(failure.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [
+        pytest.param("xl/worksheets/sheet1.xml", lambda text: text[:90], id="cut"),
+        pytest.param("xl/worksheets/sheet1.xml", lambda text: b"no XML", id="no XML"),
+        pytest.param(
+            "xl/worksheets/sheet1.xml", lambda text: text.replace(b" r=", b" s="), id="cells"
+        ),
+        pytest.param(
+            "xl/styles.xml", lambda text: text.replace(b"numFmtId", b"numberFormat"), id="styles"
+        ),
+        pytest.param("xl/workbook.xml", lambda text: b"", id="empty"),
+    ],
+)
+def test_a_damaged_excel_file_is_a_line(tmp_path: Path, part: str, damage: Damage) -> None:
+    path = write(tmp_path, {"start": [0], "end": [9], "music": ["Yes"]}, "sheet.xlsx")
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    assert damage(parts[part]) != parts[part]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, damage(text) if name == part else text)
+    with pytest.raises(InputError, match=r"sheet.xlsx: .*(cannot be read as a table|no )"):
+        read_segments(path, CLOCK)
 
 
 @pytest.mark.parametrize("name", ["sheet.xlsx", "sheet.csv", "sheet.ods"])
