@@ -21,7 +21,7 @@ from sherlock_data.parts import decode
 from tests.corpus.case import snapshot
 from tests.corpus.example import call
 
-SECRET = "nobody's business"
+WORDS = "nobody's business"
 BUILD = "sherlock-data build lab {store} --catalog raw/catalog.yaml --out new"
 OLD = sorted((Path(__file__).parents[1] / "ageing").glob("version-*.zip"))
 
@@ -29,7 +29,7 @@ OLD = sorted((Path(__file__).parents[1] / "ageing").glob("version-*.zip"))
 def secret(desk: Path) -> Path:
     """A file outside of everything that is read."""
     path = desk.parent / "secret"
-    path.write_text(SECRET)
+    path.write_text(WORDS)
     return path
 
 
@@ -96,7 +96,7 @@ def test_an_archive_in_a_file_s_place_is_refused_in_a_line(
     assert outcome.exit_code == 1, (outcome.output, outcome.exception)
     assert outcome.stderr.count("error: ") == 1
     assert file in outcome.stderr
-    assert SECRET not in outcome.output
+    assert WORDS not in outcome.output
     assert snapshot(desk.parent) == before
 
 
@@ -137,7 +137,7 @@ def test_a_sheet_whose_table_is_a_link_is_refused(desk: Path) -> None:
     outcome = call(*BUILD.format(store="annotations").split())
     assert outcome.exit_code == 1, (outcome.output, outcome.exception)
     assert "sheet.xlsx: cannot be read as a table" in outcome.stderr
-    assert SECRET not in outcome.output
+    assert WORDS not in outcome.output
     assert snapshot(desk.parent) == before
 
 
@@ -154,7 +154,7 @@ def test_the_record_of_a_part_follows_no_link(desk: Path) -> None:
         before = snapshot(desk.parent)
         found = decode(damaged.getvalue())
         # a member that is no array is no reason to read something else in its place
-        assert found is None or SECRET not in str(found)
+        assert found is None or WORDS not in str(found)
         assert snapshot(desk.parent) == before
 
 
