@@ -98,7 +98,7 @@ def lesion(
     parts: bool,
     as_json: bool,
 ) -> None:
-    """Lesion RUN's brain layer, unit by unit, and see what is decoded worse.
+    """Lesion RUN's brain layer unit by unit, and see what is lost.
 
     Every unit in turn is replaced, and the held-out movie decoded again. Printed for each target:
 
