@@ -70,7 +70,8 @@ def one_round(
     way: Way, rng: np.random.Generator, wanted: tuple[Values, set[str]], film: bool
 ) -> dict[str, Any]:
     """Go the whole way once, interrupted in the training; say what was wrong."""
-    at, by_signal = int(rng.integers(1, STEPS)), bool(rng.random() < 0.5)
+    # a SIGTERM is answered behind the next step, which must not be the last
+    at, by_signal = int(rng.integers(1, STEPS - 1)), bool(rng.random() < 0.5)
     values, files = ({n for n in one if film or not n.startswith("film")} for one in wanted)
     failed, seconds = "", {}
     for stage in STAGES:

@@ -88,10 +88,11 @@ class NoisyBrain:
             added = self._noise(step, whole, batch, left, everyone)
             if self.noise == "independent":
                 self._seen.append(torch.stack([left.square().sum(0), batch.signal.sum(0).float()]))
-            forced = self._forced(step, len(whole.tr))[batch.position.cpu()].to(clean.device)
-            added[forced] = batch.brain[forced]
+            forced = self._forced(step, len(whole.tr))[batch.position.cpu()]
+            rows = forced.nonzero().flatten().to(clean.device)
+            added[rows] = batch.brain[rows]
             # one pass forward and one back, where a sum and a choice between rows take four
-            kept = forced.logical_not().float()[:, None]
+            kept = forced.logical_not().to(clean)[:, None]
             return torch.addcmul(added, clean, kept).to(predicted.dtype)
 
         return channel
@@ -120,9 +121,7 @@ class NoisyBrain:
                 everyone = self.world.gather(residual, len(whole.tr))
             mine = torch.from_numpy(partner[batch.position.cpu().numpy()]).to(residual.device)
             noise = everyone.index_select(0, mine.clamp(min=0))
-            if self.unpartnered:
-                noise[mine < 0] = 0
-            return noise
+            return noise * (mine >= 0)[:, None] if self.unpartnered else noise
         if self.noise == "independent":
             draws = torch.empty(residual.shape)
             for row, position in enumerate(batch.position.tolist()):
