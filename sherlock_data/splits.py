@@ -165,13 +165,13 @@ def _stretches(clock: Clock, usable: BoolArray) -> list[IntArray]:
 
 def _blocks(
     usable: BoolArray, stretches: list[IntArray], fold: int, folds: int, gap_trs: int
-) -> NDArray[np.int8]:
+) -> IntArray:
     """Cut the usable TRs, run after run, into segments and give every ``folds``-th to the test.
 
     Validation takes the stretch behind each test segment (before it at the very end), with a gap
     between them, so that the two share one gap.
     """
-    side = np.zeros(len(usable), dtype=np.int8)
+    side = np.full(len(usable), _FREE)
     order = np.concatenate(stretches) if stretches else np.zeros(0, dtype=np.int64)
     cycles = max(1, len(order) // (folds * LONGEST_BLOCK_TRS))
     edges = np.linspace(0, len(order), cycles * folds + 1).round().astype(int)
@@ -186,14 +186,14 @@ def _blocks(
     return side
 
 
-def _whole_runs(clock: Clock, runs: list[str], usable: BoolArray, fold: int) -> NDArray[np.int8]:
+def _whole_runs(clock: Clock, runs: list[str], usable: BoolArray, fold: int) -> IntArray:
     if len(runs) < 2:
         raise ConfigError(
             f"leaving one run out needs two runs with a stimulus, there is {len(runs)}",
             where="--split run",
             remedy="use --split block",
         )
-    side = np.zeros(len(usable), dtype=np.int8)
+    side = np.full(len(usable), _FREE)
     side[clock.run_slice(runs[fold])] = _TEST
     after = clock.run_slice(runs[(fold + 1) % len(runs)])
     trs = np.arange(after.start, after.stop)[usable[after]]
@@ -201,8 +201,8 @@ def _whole_runs(clock: Clock, runs: list[str], usable: BoolArray, fold: int) -> 
     return side
 
 
-def _random(usable: BoolArray, fold: int, folds: int, seed: int) -> NDArray[np.int8]:
-    side = np.zeros(len(usable), dtype=np.int8)
+def _random(usable: BoolArray, fold: int, folds: int, seed: int) -> IntArray:
+    side = np.full(len(usable), _FREE)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(usable))
     edges = np.linspace(0, len(order), folds + 1).round().astype(int)
     side[order[edges[fold] : edges[fold + 1]]] = _TEST
@@ -211,7 +211,7 @@ def _random(usable: BoolArray, fold: int, folds: int, seed: int) -> NDArray[np.i
     return side
 
 
-def _widen_gaps(side: NDArray[np.int8], clock: Clock, usable: BoolArray, gap_trs: int) -> None:
+def _widen_gaps(side: IntArray, clock: Clock, usable: BoolArray, gap_trs: int) -> None:
     """Take away what lies within the gap of a held-out TR of the same run; test wins."""
     for run in clock.runs:
         part = side[clock.run_slice(run.name)]
@@ -228,7 +228,7 @@ def _near(held: BoolArray, gap_trs: int) -> BoolArray:
 
 
 def _keep_copies_together(
-    side: NDArray[np.int8],
+    side: IntArray,
     clock: Clock,
     repeats: Sequence[tuple[int, Mapping[str, int]]],
     gap_trs: int,
@@ -255,7 +255,7 @@ def _keep_copies_together(
         side[copies] = found
 
 
-def _drop_stubs(side: NDArray[np.int8], clock: Clock, usable: BoolArray) -> None:
+def _drop_stubs(side: IntArray, clock: Clock, usable: BoolArray) -> None:
     """Give a run's last few training TRs to nobody: mean and standard deviation need more.
 
     The run then counts as wholly held out. Where no run has enough, each keeps what it has.

@@ -167,14 +167,13 @@ class Overlap:
         ndarray of float64, shape (bin, ...)
             NaN in bins nothing covers.
         """
-        values = np.asarray(values, dtype=np.float64)
+        values = np.asarray(values)
         total = np.zeros((len(self.covered), *values.shape[1:]))
         weight = np.zeros(len(self.covered))
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        np.add.at(total, self.target, values[self.source] * self.seconds.reshape(shape))
+        np.add.at(total, self.target, (values[self.source].T * self.seconds).T)
         np.add.at(weight, self.target, self.seconds)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(total / weight.reshape(shape))
+        with np.errstate(invalid="ignore"):
+            return np.asarray((total.T / weight).T)
 
 
 def overlaps(starts: ArrayLike, ends: ArrayLike, edges: ArrayLike) -> Overlap:
@@ -193,8 +192,8 @@ def overlaps(starts: ArrayLike, ends: ArrayLike, edges: ArrayLike) -> Overlap:
         Only the pairs that share more than a nanosecond.
     """
     starts, ends, edges = (np.asarray(a, dtype=np.float64) for a in (starts, ends, edges))
-    first = np.clip(np.searchsorted(edges, starts, side="right") - 1, 0, len(edges) - 1)
-    last = np.clip(np.searchsorted(edges, ends, side="left"), 0, len(edges) - 1)
+    first = np.maximum(np.searchsorted(edges, starts) - 1, 0)
+    last = np.minimum(np.searchsorted(edges, ends), len(edges) - 1)
     counts = np.maximum(last - first, 0)
     source = np.repeat(np.arange(len(starts)), counts)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -207,10 +206,10 @@ def overlaps(starts: ArrayLike, ends: ArrayLike, edges: ArrayLike) -> Overlap:
 
 def _covered(starts: FloatArray, ends: FloatArray, edges: FloatArray) -> FloatArray:
     """Seconds of every bin inside the union of ``[start, end)``, shape (bin,)."""
-    order = np.argsort(starts, kind="stable")
-    starts, ends = starts[order], np.maximum.accumulate(ends[order]) if len(ends) else ends
     if not len(starts):
         return np.zeros(len(edges) - 1)
+    order = np.argsort(starts)
+    starts, ends = starts[order], np.maximum.accumulate(ends[order])
     fresh = np.maximum(starts[1:], ends[:-1])  # where an overlapping piece begins to add time
     lo = np.concatenate([starts[:1], np.minimum(fresh, ends[1:])])
     knots = np.stack([lo, ends], axis=1).ravel()

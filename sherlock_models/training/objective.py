@@ -64,8 +64,7 @@ class Objective:
             / self.variance[BRAIN]
         ]
         for name, target in batch.target.items():
-            numbers = target[0].numel() if len(target) else 1
-            error = _squares(output.stimulus[name], target) / numbers
+            error = _squares(output.stimulus[name], target) / target.shape[1:].numel()
             sums.append(error / self.variance[name])
         return torch.stack(sums), self.counts(batch)
 
@@ -120,7 +119,7 @@ def _stimulus_variance(data: MovieBrainData, name: str) -> float:
         target = torch.from_numpy(data.stimulus_target(name, trs[start : start + _BLOCK]))
         total += float(target.double().square().sum())
         count += target.numel()
-    return _positive(total / max(count, 1))
+    return _positive(total / count)
 
 
 def _positive(variance: float) -> float:

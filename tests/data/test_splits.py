@@ -29,6 +29,128 @@ def distance(clock: Clock, a: np.ndarray, b: np.ndarray) -> int:
     return int(gaps.min()) if gaps.size else 10**6
 
 
+def spans(trs: np.ndarray) -> str:
+    """Write TRs as their unbroken stretches, first and last: "0..59 120..179"."""
+    cuts = np.flatnonzero(np.diff(trs) > 1) + 1
+    return " ".join(f"{part[0]}..{part[-1]}" for part in np.split(trs, cuts) if len(part))
+
+
+@pytest.mark.parametrize(
+    ("kind", "volumes", "options", "train", "validation", "test"),
+    [
+        pytest.param(
+            "block",
+            (300,),
+            {"fold": 0},
+            "110..299",
+            "70..99",
+            "0..59",
+            id="block: a fifth, a gap, a tenth, a gap, the rest",
+        ),
+        pytest.param(
+            "block",
+            (300,),
+            {"fold": 4},
+            "0..189",
+            "200..229",
+            "240..299",
+            id="block, the last fold: validation lies before the test",
+        ),
+        pytest.param(
+            "block",
+            (600,),
+            {"fold": 1},
+            "0..49 170..349 470..599",
+            "130..159 430..459",
+            "60..119 360..419",
+            id="block, 600 TRs: two stretches of 60 rather than one of 120",
+        ),
+        pytest.param(
+            "block",
+            (600,),
+            {"fold": 4},
+            "0..229 350..489",
+            "310..339 500..529",
+            "240..299 540..599",
+            id="block, 600 TRs, the last fold",
+        ),
+        pytest.param(
+            "block",
+            (300,),
+            {"folds": 4, "fold": 3},
+            "0..174",
+            "185..214",
+            "225..299",
+            id="block, four folds: a quarter is tested",
+        ),
+        pytest.param(
+            "block",
+            (300,),
+            {"context_trs": 9, "lag_trs": 3},
+            "114..299",
+            "72..101",
+            "0..59",
+            id="block: context and lag make the gap 12 TRs",
+        ),
+        pytest.param(
+            "block",
+            (300,),
+            {"lag_trs": -15},
+            "120..299",
+            "75..104",
+            "0..59",
+            id="block: a lag back in time keeps its distance too",
+        ),
+        pytest.param(
+            "block",
+            (120, 120),
+            {"folds": 2, "context_trs": 50},
+            "230..239",
+            "110..119",
+            "0..59 120..179",
+            id="block: validation takes no TR from the test of the next run",
+        ),
+        pytest.param(
+            "run",
+            (100, 200, 300),
+            {"fold": 1},
+            "0..99 300..529",
+            "540..599",
+            "100..299",
+            id="run: the end of the run after it validates",
+        ),
+        pytest.param(
+            "run",
+            (100, 200, 300),
+            {"fold": 2},
+            "0..29 100..299",
+            "40..99",
+            "300..599",
+            id="run, the last: the run after it is the first",
+        ),
+        pytest.param(
+            "run", (1, 2, 1), {}, "3..3", "2..2", "0..0", id="run: one TR validates at least"
+        ),
+        pytest.param(
+            "random", (3,), {}, "1..1", "0..0", "2..2", id="random: one TR validates at least"
+        ),
+    ],
+)
+def test_which_trs_are_on_which_side(kind, volumes, options, train, validation, test):
+    split = split_of(kind, clock_of(*volumes), **options)
+    found = spans(split.train), spans(split.validation), spans(split.test)
+    assert found == (train, validation, test)
+
+
+def test_blocks_are_cut_out_of_the_trs_that_have_a_stimulus():
+    """Unusable TRs belong to no side, and a block goes on behind them."""
+    usable = np.ones(300, bool)
+    usable[55:75] = False
+    split = split_of("block", clock_of(300), usable)
+    assert (spans(split.test), spans(split.validation)) == ("0..54 75..75", "86..113")
+    assert (spans(split.train), spans(split.gap)) == ("124..299", "76..85 114..123")
+
+
 @pytest.mark.parametrize(
     "volumes",
     [
@@ -142,8 +264,12 @@ def test_run_leaves_one_run_out():
 
 def test_run_with_one_stimulus_run_names_block():
     usable = np.r_[np.ones(300, bool), np.zeros(200, bool)]
-    with pytest.raises(ConfigError, match="--split block"):
+    with pytest.raises(ConfigError) as refusal:
         split_of("run", clock_of(300, 200), usable)
+    assert str(refusal.value) == (
+        "--split run: leaving one run out needs two runs with a stimulus, there is 1; "
+        "use --split block"
+    )
 
 
 def test_subject_holds_out_people_and_time():
@@ -153,22 +279,62 @@ def test_subject_holds_out_people_and_time():
     assert distance(clock_of(300, 300), split.train, split.test) > 10
 
 
+@pytest.mark.parametrize("fold", range(5))
+def test_with_fewer_people_than_folds_everybody_takes_turns(fold):
+    clock = clock_of(300)
+    people = ("sub-01", "sub-02", "sub-03")
+    split = make_split("subject", clock, np.ones(300, bool), people, fold=fold)
+    assert split.test_subjects == (people[fold % 3],)
+    assert split.train_subjects == tuple(name for name in people if name != people[fold % 3])
+
+
 def test_random_warns_and_has_no_gap():
     split = split_of("random", clock_of(300, 300), seed=3)
+    assert (len(split.test), len(split.validation), len(split.train)) == (120, 60, 420)
     assert split.gap_trs == 0
     assert "--split block" in split.warning
     assert len(split.gap) == 0
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("kind", "options", "line"),
     [
-        pytest.param({"kind": "blok"}, "did you mean 'block'", id="unknown-kind"),
-        pytest.param({"kind": "block", "fold": 5}, "folds are 0 to 4", id="no-such-fold"),
-        pytest.param({"kind": "block", "context_trs": 300}, "shorter temporal", id="nothing-left"),
+        pytest.param(
+            "blok", {}, "--split: no split 'blok'; did you mean 'block'?", id="unknown-kind"
+        ),
+        pytest.param(
+            "block", {"fold": 5}, "--fold: fold 5 of 5; folds are 0 to 4", id="no-such-fold"
+        ),
+        pytest.param(
+            "block", {"fold": -1}, "--fold: fold -1 of 5; folds are 0 to 4", id="no-fold-below-0"
+        ),
+        pytest.param("run", {"fold": 2}, "--fold: fold 2 of 2; folds are 0 to 1", id="no-such-run"),
+        pytest.param(
+            "block",
+            {"context_trs": 300},
+            "--split block: no TR left for train and validation: 600 usable TRs, gap 300 TRs "
+            "(train 0, validation 0, test 120); "
+            "use a longer run, a shorter temporal context or another fold",
+            id="nothing-left",
+        ),
+        pytest.param(
+            "run",
+            {"usable": np.zeros(600, bool)},
+            "--split run: leaving one run out needs two runs with a stimulus, there is 0; "
+            "use --split block",
+            id="no-stimulus",
+        ),
     ],
 )
-def test_what_cannot_be_split_is_said(options, message):
-    options = dict(options)
-    with pytest.raises(ConfigError, match=message):
-        split_of(options.pop("kind"), clock_of(300, 300), **options)
+def test_what_cannot_be_split_is_said(kind, options, line):
+    with pytest.raises(ConfigError) as refusal:
+        split_of(kind, clock_of(300, 300), **options)
+    assert str(refusal.value) == line
+
+
+def test_one_person_cannot_be_left_out():
+    with pytest.raises(ConfigError) as refusal:
+        make_split("subject", clock_of(300), np.ones(300, bool), ("sub-01",))
+    assert str(refusal.value) == (
+        "--split subject: leaving subjects out needs two, there is 1; use --split block"
+    )

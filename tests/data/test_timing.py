@@ -35,6 +35,14 @@ def test_run_edges_are_movie_seconds():
     assert clock.tr_edges("run-1").tolist() == [10.0, 12.0, 14.0, 16.0]
 
 
+def test_seconds_are_float64_also_where_all_are_whole():
+    clock = Clock(2, (Run("run-1", 3, movie="m.mp4", movie_start_s=1),))
+    shared = overlaps([0], [3], [0, 2, 4])
+    columns = seconds_from_trs([1], [2], 2)
+    seconds = [clock.time(), clock.run_time(), clock.tr_edges("run-1"), shared.seconds, *columns]
+    assert [found.dtype for found in seconds] == [np.float64] * 6
+
+
 @pytest.mark.parametrize(
     ("rate", "frames"),
     [
@@ -101,6 +109,19 @@ def test_a_bin_nothing_covers_has_no_mean():
     assert np.isnan(overlaps([0.0], [1.0], [0.0, 1.0, 2.0]).mean([3.0])[1])
 
 
+def test_pictures_are_averaged_number_by_number():
+    """Two frames of 2 x 3 grey levels: the first lasts one second of the TR, the second three."""
+    frames = np.array([[[0, 0, 40], [80, 8, 4]], [[4, 0, 0], [80, 8, 0]]], dtype=np.uint8)
+    mean = overlaps([0.0, 1.0], [1.0, 4.0], [0.0, 4.0]).mean(frames)
+    assert mean.tolist() == [[[3, 0, 10], [80, 8, 1]]]
+
+
+def test_a_nanosecond_is_not_shared():
+    """Times of frames and TRs are rounded differently: what lies between them is no share."""
+    assert len(overlaps([0.0], [1e-9], [0.0, 1.0]).source) == 0
+    assert len(overlaps([0.0], [2e-9], [0.0, 1.0]).source) == 1
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     starts=st.lists(st.floats(-5, 20), max_size=12),
@@ -137,8 +158,14 @@ def test_one_based_tr_columns():
     start, stop = seconds_from_trs([1, 9], [8, 10], 1.5)
     assert start.tolist() == [0.0, 12.0]
     assert stop.tolist() == [12.0, 15.0]
-    with pytest.raises(InputError):
+
+
+def test_a_segment_of_one_tr_lasts_one_tr_and_none_ends_before_it_starts():
+    start, stop = seconds_from_trs([5], [5], 1.5)
+    assert (stop - start).tolist() == [1.5]
+    with pytest.raises(InputError) as refusal:
         seconds_from_trs([5], [4], 1.5)
+    assert str(refusal.value) == "a segment ends before it starts; check the TR columns"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def configure(stores: Path, catalog: Path) -> Callable[..., RunConfig]:
     """Resolve `toy` on the stores with the options given."""
 

@@ -18,12 +18,13 @@ from sherlock_models.feeding.loading import load_data
 from sherlock_models.feeding.normaliser import fit_scale
 from sherlock_models.feeding.sampler import rank_share
 from sherlock_models.output import Output
+from sherlock_models.sizes import BRAIN
 from sherlock_models.training.objective import Objective, fit_objective
 
 Configure = Callable[..., RunConfig]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def data(configure: Configure) -> MovieBrainData:
     return load_data(configure())
 
@@ -32,6 +33,13 @@ def the_mean(batch: Batch) -> Output:
     """What a model that knows only the training mean predicts: 0 everywhere."""
     zeros = {name: torch.zeros_like(target) for name, target in batch.target.items()}
     return Output(torch.zeros_like(batch.brain), torch.zeros_like(batch.brain), zeros)
+
+
+def rewrite(store: xr.Dataset, path: Path) -> None:
+    """Write changed values over those of the store they were read from."""
+    for variable in store.variables.values():
+        variable.encoding = {}
+    store.to_zarr(path, mode="r+", zarr_format=3, consolidated=False)
 
 
 def score(objective: Objective, output: Output, batch: Batch) -> torch.Tensor:
@@ -49,6 +57,52 @@ def test_the_mean_scores_exactly_one(configure: Configure, subject: str):
     torch.testing.assert_close(terms, torch.ones(4).double(), atol=1e-5, rtol=0)
 
 
+def test_the_mean_scores_one_of_brains_that_lag(
+    make_stores: Callable[..., Path], configure: Configure, tmp_path: Path
+):
+    data = load_data(configure(data=make_stores(tmp_path, lag_s=4.5)))
+    assert data.lag_trs == 3
+    batch = data.batch(data.samples("train"), np.arange(len(data.samples("train"))))
+    terms = score(fit_objective(data, {}), the_mean(batch), batch)
+    assert float(terms[0]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("constant", "variance", "of_the_mean"),
+    [
+        pytest.param(["valence"], 2 / 3, 1.0, id="one label of three never varies"),
+        pytest.param(["arousal", "valence", "speaking"], 1.0, 0.0, id="none ever varies"),
+    ],
+)
+def test_what_never_varies_is_matched_by_its_mean(
+    make_stores: Callable[..., Path],
+    configure: Configure,
+    tmp_path: Path,
+    constant: list[str],
+    variance: float,
+    of_the_mean: float,
+):
+    stores = make_stores(tmp_path)
+    labels = xr.open_zarr(stores / "annotations.zarr").load()
+    for name in constant:
+        labels[name].values[:] = 3
+    rewrite(labels, stores / "annotations.zarr")
+    data = load_data(configure(data=stores, stimulus="annotations"))
+    objective = fit_objective(data, {})
+    assert objective.variance["annotations"] == pytest.approx(variance, abs=1e-5)
+    batch = data.batch(data.samples("train"), np.arange(len(data.split.train)))
+    term = score(objective, the_mean(batch), batch)[1]
+    assert float(term) == pytest.approx(of_the_mean, abs=1e-5)
+
+
+def test_the_variance_is_of_all_blocks_of_training_trs(
+    data: MovieBrainData, monkeypatch: pytest.MonkeyPatch
+):
+    at_once = fit_objective(data, {}).variance
+    monkeypatch.setattr("sherlock_models.training.objective._BLOCK", 7)
+    assert fit_objective(data, {}).variance == pytest.approx(at_once)
+
+
 def test_units_do_not_matter(data: MovieBrainData):
     """Video has a hundred times the numbers of audio, and counts the same."""
     batch = data.batch(data.samples("train"), np.arange(50))
@@ -59,6 +113,23 @@ def test_units_do_not_matter(data: MovieBrainData):
     terms = score(objective, off, batch)
     expected = [1 / objective.variance[name] for name in ("brain", "video", "audio")]
     np.testing.assert_allclose(terms, expected, rtol=1e-5)
+
+
+def test_each_term_is_divided_by_the_variance_of_its_target(data: MovieBrainData):
+    batch = data.batch(data.samples("train"), np.arange(20))
+    weights = {"brain": 1.0, "video": 1.0, "audio": 1.0}
+    ones, other = Objective(weights, weights), {"brain": 4.0, "video": 2.0, "audio": 0.5}
+    as_they_are = score(ones, the_mean(batch), batch)
+    divided = score(Objective(other, weights), the_mean(batch), batch)
+    torch.testing.assert_close(divided * torch.tensor([4.0, 2.0, 0.5]), as_they_are)
+
+
+def test_a_compressor_is_judged_by_the_brain_that_comes_back(data: MovieBrainData):
+    """What its middle layer holds has no target."""
+    batch = data.batch(data.samples("train"), np.arange(20))
+    compressed = replace(the_mean(batch), brain=torch.full((20, 3), 1e6))
+    compressed.stimulus[BRAIN] = batch.brain
+    assert score(fit_objective(data, {}), compressed, batch)[0] == 0
 
 
 def test_what_has_no_signal_counts_nothing(data: MovieBrainData):
@@ -75,6 +146,13 @@ def test_weights(data: MovieBrainData):
     objective = fit_objective(data, {"video": 0.0, "audio": 3.0})
     assert objective.terms == ("brain", "video", "audio")
     assert float(objective.combine(torch.tensor([1.0, 10.0, 2.0]))) == pytest.approx(7.0)
+
+
+def test_the_loss_is_of_the_kind_and_on_the_device_of_its_terms(data: MovieBrainData):
+    objective = fit_objective(data, {"brain": 0.1})
+    exact = objective.combine(torch.ones(3, dtype=torch.float64))
+    assert exact.item() == 2.1  # as float32 the weight would be 0.100000001
+    assert objective.combine(torch.ones(3, device="meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
@@ -101,9 +179,7 @@ def test_held_out_data_change_no_variance(
     held = np.setdiff1d(np.arange(160), data.split.train)
     store = xr.open_zarr(stores / "parcels.zarr").load()
     store.bold.values[:, held] *= -3
-    for variable in store.variables.values():
-        variable.encoding = {}
-    store.to_zarr(stores / "parcels.zarr", mode="r+", zarr_format=3, consolidated=False)
+    rewrite(store, stores / "parcels.zarr")
     assert fit_objective(load_data(config), {}).variance == before
 
 
