@@ -121,27 +121,27 @@ def make_split(
             f"fold {fold} of {folds}", where="--fold", remedy=f"folds are 0 to {folds - 1}"
         )
     gap_trs = 0 if kind == "random" else max(GAP_TRS, context_trs + abs(lag_trs))
-    stretches = _stretches(clock, usable)
     if kind == "random":
         side = _random(usable, fold, folds, seed)
     elif kind == "run":
         side = _whole_runs(clock, runs, usable, fold)
     else:
-        side = _blocks(usable, stretches, fold, folds, gap_trs)
-    if kind != "random":
-        _widen_gaps(side, clock, usable, gap_trs)
+        side = _blocks(usable, fold, folds, gap_trs)
+    _widen_gaps(side, clock, gap_trs)
     _keep_copies_together(side, clock, repeats, gap_trs)
     _drop_stubs(side, clock, usable)
-    trs = {code: np.flatnonzero((side == code) & usable) for code in range(4)}
+    train, validation, test, gap = (
+        np.flatnonzero((side == code) & usable) for code in (_FREE, _VALIDATION, _TEST, _GAP)
+    )
     train_subjects, test_subjects = _subjects(kind, tuple(subjects), fold, folds)
     split = Split(
         kind=kind,
         fold=fold,
         folds=folds,
-        train=trs[_FREE],
-        validation=trs[_VALIDATION],
-        test=trs[_TEST],
-        gap=trs[_GAP],
+        train=train,
+        validation=validation,
+        test=test,
+        gap=gap,
         gap_trs=gap_trs,
         train_subjects=train_subjects,
         test_subjects=test_subjects,
@@ -155,24 +155,14 @@ def _runs_with_stimulus(clock: Clock, usable: BoolArray) -> list[str]:
     return [run.name for run in clock.runs if usable[clock.run_slice(run.name)].any()]
 
 
-def _stretches(clock: Clock, usable: BoolArray) -> list[IntArray]:
-    """Usable TRs of every run, in order."""
-    return [
-        np.flatnonzero(usable[clock.run_slice(run)]) + clock.run_slice(run).start
-        for run in _runs_with_stimulus(clock, usable)
-    ]
-
-
-def _blocks(
-    usable: BoolArray, stretches: list[IntArray], fold: int, folds: int, gap_trs: int
-) -> IntArray:
+def _blocks(usable: BoolArray, fold: int, folds: int, gap_trs: int) -> IntArray:
     """Cut the usable TRs, run after run, into segments and give every ``folds``-th to the test.
 
     Validation takes the stretch behind each test segment (before it at the very end), with a gap
     between them, so that the two share one gap.
     """
     side = np.full(len(usable), _FREE)
-    order = np.concatenate(stretches) if stretches else np.zeros(0, dtype=np.int64)
+    order = np.flatnonzero(usable)
     cycles = max(1, len(order) // (folds * LONGEST_BLOCK_TRS))
     edges = np.linspace(0, len(order), cycles * folds + 1).round().astype(int)
     n_validation = max(1, round(VALIDATION * len(order) / cycles))
@@ -211,7 +201,7 @@ def _random(usable: BoolArray, fold: int, folds: int, seed: int) -> IntArray:
     return side
 
 
-def _widen_gaps(side: IntArray, clock: Clock, usable: BoolArray, gap_trs: int) -> None:
+def _widen_gaps(side: IntArray, clock: Clock, gap_trs: int) -> None:
     """Take away what lies within the gap of a held-out TR of the same run; test wins."""
     for run in clock.runs:
         part = side[clock.run_slice(run.name)]

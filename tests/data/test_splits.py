@@ -58,6 +58,24 @@ def spans(trs: np.ndarray) -> str:
         ),
         pytest.param(
             "block",
+            (100,),
+            {"fold": 3},
+            "0..49",
+            "90..99",
+            "60..79",
+            id="block, the last but one: validation just fits behind the test",
+        ),
+        pytest.param(
+            "block",
+            (20, 80, 100),
+            {"folds": 2, "fold": 1, "context_trs": 80},
+            "20..99",
+            "0..19",
+            "100..199",
+            id="block, half of it tested: validation just fits in at the start",
+        ),
+        pytest.param(
+            "block",
             (600,),
             {"fold": 1},
             "0..49 170..349 470..599",
@@ -111,6 +129,15 @@ def spans(trs: np.ndarray) -> str:
             id="block: validation takes no TR from the test of the next run",
         ),
         pytest.param(
+            "block",
+            (3, 10, 1),
+            {},
+            "3..12",
+            "13..13",
+            "0..2",
+            id="block: one TR validates at least",
+        ),
+        pytest.param(
             "run",
             (100, 200, 300),
             {"fold": 1},
@@ -140,6 +167,7 @@ def test_which_trs_are_on_which_side(kind, volumes, options, train, validation, 
     split = split_of(kind, clock_of(*volumes), **options)
     found = spans(split.train), spans(split.validation), spans(split.test)
     assert found == (train, validation, test)
+    assert (split.kind, split.fold) == (kind, options.get("fold", 0))
 
 
 def test_blocks_are_cut_out_of_the_trs_that_have_a_stimulus():
@@ -274,8 +302,9 @@ def test_run_with_one_stimulus_run_names_block():
 
 def test_subject_holds_out_people_and_time():
     split = split_of("subject", clock_of(300, 300), fold=1)
-    assert split.test_subjects == ("sub-02",)
-    assert "sub-02" not in split.train_subjects
+    assert split.subjects("test") == ("sub-02",)
+    others = ("sub-01", "sub-03", "sub-04", "sub-05", "sub-06")
+    assert split.subjects("train") == split.subjects("validation") == others
     assert distance(clock_of(300, 300), split.train, split.test) > 10
 
 
@@ -294,6 +323,7 @@ def test_random_warns_and_has_no_gap():
     assert split.gap_trs == 0
     assert "--split block" in split.warning
     assert len(split.gap) == 0
+    assert split_of("block", clock_of(300, 300)).warning is None
 
 
 @pytest.mark.parametrize(
@@ -318,6 +348,22 @@ def test_random_warns_and_has_no_gap():
             id="nothing-left",
         ),
         pytest.param(
+            "block",
+            {"folds": 2, "fold": 1, "clock": clock_of(20, 80, 100), "context_trs": 100},
+            "--split block: no TR left for validation: 200 usable TRs, gap 100 TRs "
+            "(train 100, validation 0, test 100); "
+            "use a longer run, a shorter temporal context or another fold",
+            id="no-room-for-validation",
+        ),
+        pytest.param(
+            "block",
+            {"usable": np.zeros(600, bool)},
+            "--split block: no TR left for train and validation and test: 0 usable TRs, gap 10 TRs "
+            "(train 0, validation 0, test 0); "
+            "use a longer run, a shorter temporal context or another fold",
+            id="no-stimulus-to-cut",
+        ),
+        pytest.param(
             "run",
             {"usable": np.zeros(600, bool)},
             "--split run: leaving one run out needs two runs with a stimulus, there is 0; "
@@ -328,7 +374,7 @@ def test_random_warns_and_has_no_gap():
 )
 def test_what_cannot_be_split_is_said(kind, options, line):
     with pytest.raises(ConfigError) as refusal:
-        split_of(kind, clock_of(300, 300), **options)
+        split_of(kind, **{"clock": clock_of(300, 300), **options})
     assert str(refusal.value) == line
 
 
