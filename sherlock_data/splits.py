@@ -214,7 +214,7 @@ def _widen_gaps(side: IntArray, clock: Clock, gap_trs: int) -> None:
 def _near(held: BoolArray, gap_trs: int) -> BoolArray:
     window = np.ones(2 * gap_trs + 1)
     centred = np.convolve(held, window)[gap_trs : gap_trs + len(held)]
-    return np.asarray(centred > 0.5)
+    return np.asarray(centred > 0)
 
 
 def _keep_copies_together(

@@ -138,6 +138,33 @@ def spans(trs: np.ndarray) -> str:
             id="block: one TR validates at least",
         ),
         pytest.param(
+            "block",
+            (300, 300),
+            {"fold": 0, "repeats": [(26, {"run-1": 50, "run-2": 0})]},
+            "110..299 410..599",
+            "76..99 370..399",
+            "0..59 300..359",
+            id="copies: 60..75 are shown again in the test, they and their neighbours do not train",
+        ),
+        pytest.param(
+            "block",
+            (300, 300),
+            {"fold": 4, "repeats": [(26, {"run-1": 50, "run-2": 0})]},
+            "0..49 86..229 350..489",
+            "310..339 500..529",
+            "240..299 540..599",
+            id="copies: 60..75 are shown again in validation, they and their neighbours are nobody's",
+        ),
+        pytest.param(
+            "block",
+            (300, 300),
+            {"fold": 0, "repeats": [(20, {"run-1": 70, "run-2": 200})]},
+            "110..299 410..489 530..599",
+            "70..99 370..399",
+            "0..59 300..359",
+            id="copies: 70..89 validate, and are shown again at 500..519",
+        ),
+        pytest.param(
             "run",
             (100, 200, 300),
             {"fold": 1},
@@ -157,9 +184,6 @@ def spans(trs: np.ndarray) -> str:
         ),
         pytest.param(
             "run", (1, 2, 1), {}, "3..3", "2..2", "0..0", id="run: one TR validates at least"
-        ),
-        pytest.param(
-            "random", (3,), {}, "1..1", "0..0", "2..2", id="random: one TR validates at least"
         ),
     ],
 )
@@ -274,6 +298,19 @@ def test_no_training_window_reads_a_copy_of_a_held_out_tr(fold):
     assert distance(clock, split.train, copies) > 10
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_are_on_one_side_of_a_random_split_or_on_none(seed):
+    repeats = [(15, {"run-1": 2, "run-2": 5})]
+    split = split_of("random", clock_of(60, 60), seed=seed, repeats=repeats)
+    side_of = {tr: side for side in ("train", "validation", "test") for tr in split.trs(side)}
+    for first, again in zip(range(2, 17), range(65, 80), strict=True):
+        assert len({side_of.get(first), side_of.get(again)} - {None}) <= 1
+    without = split_of("random", clock_of(60, 60), seed=seed)
+    for side in ("train", "validation", "test"):
+        shown_once = np.setdiff1d(without.trs(side), [*range(2, 17), *range(65, 80)])
+        assert np.isin(shown_once, split.trs(side)).all()
+
+
 def test_every_subject_is_held_out_once_over_the_folds():
     people = tuple(f"sub-{i:02d}" for i in range(1, 18))
     clock = clock_of(300, 300)
@@ -315,6 +352,11 @@ def test_with_fewer_people_than_folds_everybody_takes_turns(fold):
     split = make_split("subject", clock, np.ones(300, bool), people, fold=fold)
     assert split.test_subjects == (people[fold % 3],)
     assert split.train_subjects == tuple(name for name in people if name != people[fold % 3])
+
+
+def test_random_gives_one_tr_at_least_to_each_side():
+    split = split_of("random", clock_of(3))
+    assert [len(split.trs(side)) for side in ("train", "validation", "test")] == [1, 1, 1]
 
 
 def test_random_warns_and_has_no_gap():
