@@ -229,17 +229,15 @@ def _keep_copies_together(
     held-out one is as close to it as a neighbour, and its delays would read the copy.
     """
     for volumes, at in repeats:
-        first = [clock.run_slice(run).start + start for run, start in at.items()]
-        copies = np.array(first)[:, None] + np.arange(volumes)
+        first = {run: clock.run_slice(run).start + start for run, start in at.items()}
+        copies = np.array([*first.values()])[:, None] + np.arange(volumes)
         found = side[copies]
         for code in (_TEST, _VALIDATION):
             held = (found == code).any(axis=0)
-            mixed = held & (found != code).any(axis=0)
-            found[:, mixed] = np.where(found[:, mixed] == code, code, _GAP)
-            for run, start in zip(at, first, strict=True):
-                part, shadow = side[clock.run_slice(run)], np.zeros(len(side), dtype=bool)
-                shadow[start + np.flatnonzero(held)] = True
-                near = _near(shadow[clock.run_slice(run)], gap_trs)
+            found[:, held] = np.where(found[:, held] == code, code, _GAP)
+            for run, start in first.items():
+                trs, part = clock.tr()[clock.run_slice(run)], side[clock.run_slice(run)]
+                near = _near(np.isin(trs, start + np.flatnonzero(held)), gap_trs)
                 part[near & (part == _FREE)] = _GAP
         found[:, (found == _GAP).any(axis=0) & (found == _FREE).any(axis=0)] = _GAP
         side[copies] = found
