@@ -68,21 +68,49 @@ def test_lag_in_whole_trs(lag_s, trs):
 
 
 def test_a_lag_between_two_trs_is_refused_with_both_neighbours():
-    with pytest.raises(ConfigError, match=r"3 or 4\.5 s"):
+    with pytest.raises(ConfigError) as refusal:
         SHERLOCK.lag_in_trs(4.0)
+    assert str(refusal.value) == (
+        "lag_s: a lag of 4.0 s is 2.67 TRs of 1.5 s; use a whole number of TRs: 3 or 4.5 s"
+    )
+
+
+def test_a_millionth_of_a_tr_is_rounding():
+    clock = Clock(1.0, (Run("a", 9),))
+    assert clock.lag_in_trs(1e-6) == 0
+    with pytest.raises(ConfigError):
+        clock.lag_in_trs(2e-6)
 
 
 @pytest.mark.parametrize(
-    ("tr", "runs"),
+    ("tr", "runs", "line"),
     [
-        pytest.param(0.0, (Run("a", 1),), id="zero-tr"),
-        pytest.param(1.5, (), id="no-run"),
-        pytest.param(1.5, (Run("a", 1), Run("a", 2)), id="twice"),
+        pytest.param(
+            0.0,
+            (Run("a", 1),),
+            "repetition_time_s: a TR of 0.0 s is not a time; give the seconds between two volumes",
+            id="zero-tr",
+        ),
+        pytest.param(1.5, (), "runs: runs are []; name at least one run, each once", id="no-run"),
+        pytest.param(
+            1.5,
+            (Run("a", 1), Run("a", 2)),
+            "runs: runs are ['a', 'a']; name at least one run, each once",
+            id="twice",
+        ),
     ],
 )
-def test_a_clock_that_cannot_run(tr, runs):
-    with pytest.raises(ConfigError):
+def test_a_clock_that_cannot_run(tr, runs, line):
+    with pytest.raises(ConfigError) as refusal:
         Clock(tr, runs)
+    assert str(refusal.value) == line
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are():
+    assert SHERLOCK.run("run-2").volumes == 1030
+    with pytest.raises(ConfigError) as refusal:
+        SHERLOCK.run("run-3")
+    assert str(refusal.value) == "no run 'run-3'; runs: run-1, run-2"
 
 
 def test_overlap_weights_a_frame_that_straddles_two_trs():
@@ -175,7 +203,12 @@ def test_a_segment_of_one_tr_lasts_one_tr_and_none_ends_before_it_starts():
         pytest.param("2..2", (2,), id="range-of-one"),
         pytest.param(4, (4,), id="number"),
         pytest.param([0, 2], [0, 2], id="list"),
+        pytest.param("7", ("7",), id="number-in-text"),
         pytest.param("0:45", ("0:45",), id="left-for-the-caller-to-refuse"),
+        pytest.param("0..end", ("0..end",), id="no-last"),
+        pytest.param("start..45", ("start..45",), id="no-first"),
+        pytest.param("0..1..2", ("0..1..2",), id="two-ranges-in-one"),
+        pytest.param(None, None, id="nothing"),
     ],
 )
 def test_delays_as_a_person_writes_them(written, read):
