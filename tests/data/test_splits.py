@@ -377,6 +377,14 @@ def test_with_fewer_people_than_folds_everybody_takes_turns(fold, people):
     assert split.train_subjects == tuple(name for name in people if name != held_out)
 
 
+def test_the_seed_and_nothing_else_draws_a_random_split():
+    unsaid, first, again, other = (
+        split_of("random", clock_of(300), **seed).test.tolist()
+        for seed in ({}, {"seed": 0}, {"seed": 0}, {"seed": 1})
+    )
+    assert unsaid == first == again != other
+
+
 def test_random_gives_one_tr_at_least_to_each_side():
     split = split_of("random", clock_of(3))
     assert [len(split.trs(side)) for side in SIDES] == [1, 1, 1]
