@@ -6,7 +6,7 @@ WORKERS ?= 2
 SIZE ?= demo
 READY := $(VENV)/.ready
 
-.PHONY: demo validate test test-slow lint docs clean
+.PHONY: demo validate test test-slow coverage mutate lint docs clean
 
 demo: $(READY)  ## the whole way on made-up data with a known answer: scans -> stores -> model -> page
 	$(BIN)/python -m sherlock_cli.demo demo
@@ -19,6 +19,14 @@ test: $(READY)  ## the tests, but for the slow ones; WORKERS=N at once
 
 test-slow: $(READY)  ## the slow ones
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m slow
+
+coverage: $(READY)  ## the tests but for the slow ones, with the lines and branches that none of them runs
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile -m "not slow" --cov --cov-report=term-missing:skip-covered
+
+mutate: $(VENV)/.mutate  ## small faults in the clock, the mask, the splits and the loss: does a test see each?
+	rm -rf mutants
+	$(BIN)/mutmut run --max-children $(WORKERS)
+	$(BIN)/python -m tests.mutation.survivors
 
 lint: $(READY)  ## formatting, lint, types, import layers
 	$(BIN)/ruff format --check .
@@ -33,6 +41,10 @@ $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
+$(VENV)/.mutate: $(READY)
+	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[mutate]'
+	touch $@
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed')"
 	$(PYTHON) -m venv $(VENV)
@@ -42,4 +54,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 clean:  ## everything that was made here, the environment too
-	rm -rf $(VENV) demo build dist docs/_build docs/_generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo build dist docs/_build docs/_generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* mutants

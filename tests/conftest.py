@@ -7,6 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
+
+# `make mutate`: the same examples for every mutant, and one that fails is enough
+settings.register_profile(
+    "mutate",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -154,7 +154,7 @@ def spans(trs: np.ndarray) -> str:
             "0..49 86..229 350..489",
             "310..339 500..529",
             "240..299 540..599",
-            id="copies: 60..75 are shown again in validation, they and their neighbours are nobody's",
+            id="copies: 60..75 are shown again in validation, and are nobody's",
         ),
         pytest.param(
             "block",
