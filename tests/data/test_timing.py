@@ -28,6 +28,7 @@ def test_sherlock_has_1976_trs_in_two_runs():
     assert SHERLOCK.time()[946] == 1419.0
     assert SHERLOCK.run_time()[946] == 0.0
     assert list(SHERLOCK.run_of_tr()[[945, 946]]) == ["run-1", "run-2"]
+    assert SHERLOCK.run_of_tr().dtype == object  # plain str, whatever their length
 
 
 def test_run_edges_are_movie_seconds():
