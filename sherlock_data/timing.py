@@ -8,7 +8,6 @@ TR without a stimulus. The haemodynamic lag moves the brain's index, never the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -249,7 +248,7 @@ def read_delays(value: Any) -> Any:
     return (value,) if isinstance(value, str | int) else value
 
 
-def shifted_index(clock: Clock, shift: int, volumes: Sequence[int] | None = None) -> IntArray:
+def shifted_index(clock: Clock, shift: int) -> IntArray:
     """Index of the TR ``shift`` later in the same run, -1 where the run has none.
 
     Parameters
@@ -257,16 +256,13 @@ def shifted_index(clock: Clock, shift: int, volumes: Sequence[int] | None = None
     clock : Clock
     shift : int
         TRs; positive looks later (BOLD of a stimulus), negative earlier (delays).
-    volumes : sequence of int, optional
-        TRs to ask for; all by default.
 
     Returns
     -------
     ndarray of int64, shape (time,)
     """
-    tr = clock.tr() if volumes is None else np.asarray(volumes, dtype=np.int64)
     starts = np.repeat(list(clock.run_offsets.values()), [r.volumes for r in clock.runs])
     lengths = np.repeat([r.volumes for r in clock.runs], [r.volumes for r in clock.runs])
-    there = tr + shift
-    inside = (there >= starts[tr]) & (there < starts[tr] + lengths[tr])
+    there = clock.tr() + shift
+    inside = (there >= starts) & (there < starts + lengths)
     return np.where(inside, there, -1)
