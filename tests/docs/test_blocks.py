@@ -20,25 +20,22 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 import yaml
-from markdown_it import MarkdownIt
 from sherlock_cli import data, models, train
 
 from sherlock_data.catalog import SECTIONS, load_catalog
 from sherlock_models.resolve import settable
+from tests.docs.pages import ROOT, Block, blocks, run
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += [page for page in sorted(DOCS.rglob("*.md")) if "/_" not in page.as_posix()]
@@ -47,78 +44,8 @@ COMMANDS: dict[str, click.Command] = {
     "sherlock-train": train.main,
     "sherlock-models": models.main,
 }
-PROGRAMS = (*COMMANDS, "make", "pip")
-SETUP = re.compile(r"<!--\s*setup\n(.*?)-->", re.S)
-NOT_RUN = re.compile(r"<!--\s*not run: (.*?)\s*-->", re.S)
-FILE = re.compile(r"#\s*([\w/.-]+\.(?:ya?ml|py|json))\b")
 #: a word that a reader puts something else for
 PLACEHOLDER = re.compile(r"[A-Z][A-Z_]*|\$\w+")
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fence of a page, or a hidden setup; ``reason``: why it is not run."""
-
-    page: Path
-    line: int
-    language: str
-    text: str
-    reason: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-    @property
-    def file(self) -> str | None:
-        """Name of the file that the block is."""
-        named = FILE.match(self.text)
-        return named[1] if named and self.language in ("yaml", "python") else None
-
-    @property
-    def commands(self) -> list[tuple[str, list[str]]]:
-        """Shell commands, each with the lines shown under it; those of a script show none."""
-        if self.language in ("bash", "setup"):
-            return [(self.text, [])]
-        if self.language == "notebook":
-            return [(line[1:], []) for line in _joined(self.text) if line.startswith("!")]
-        found: list[tuple[str, list[str]]] = []
-        for line in _joined(self.text) if self.language == "console" else ():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            elif found:
-                found[-1][1].append(line)
-        return found
-
-
-def _joined(text: str) -> list[str]:
-    return text.replace("\\\n", " ").splitlines()
-
-
-def blocks(page: Path) -> list[Block]:
-    """Blocks of a page in order."""
-    found, reason = [], None
-    for token in MarkdownIt("commonmark").parse(page.read_text("utf-8")):
-        line, text = (token.map or [0])[0] + 1, token.content
-        if token.type == "html_block":
-            if setup := SETUP.search(text):
-                found.append(Block(page, line, "setup", setup[1]))
-            if stated := NOT_RUN.search(text):
-                reason = stated[1]
-        elif token.type == "fence":
-            found.append(Block(page, line, _language(token.info, text), text, reason))
-            reason = None
-        elif token.nesting == 0 and token.content:
-            reason = None
-    return found
-
-
-def _language(info: str, text: str) -> str:
-    language = info.split(" ")[0]
-    if language == "{code-cell}":
-        return "notebook"
-    if not language and text.split(" ")[0] in PROGRAMS:
-        return "bash"
-    return language
 
 
 ALL = [block for page in PAGES for block in blocks(page)]
@@ -321,6 +248,8 @@ def _runs(block: Block) -> bool:
     return block.language in ("console", "bash", "python") and block.reason is None
 
 
+#: what a test must not do
+NOTHING = "pip() { :; }; make() { :; }"
 RUN = [page for page in PAGES if any(map(_runs, blocks(page)))]
 
 
@@ -338,21 +267,4 @@ def test_the_page_runs(page: Path, shell: Path) -> None:
             exec(compile(block.text, str(block), "exec"), names)  # noqa: S102 - our own pages
         elif block.reason is None:
             for script, shown in block.commands:
-                _run(block, script, shown)
-
-
-def _run(block: Block, script: str, shown: list[str]) -> None:
-    """Run shell lines, and hold what they print to what the page shows."""
-    prologue = "set -euo pipefail; pip() { :; }; make() { :; }\n"
-    done = subprocess.run(["bash", "-c", prologue + script], capture_output=True, text=True)
-    printed = done.stdout + done.stderr
-    wanted = 1 if any(line.startswith("error:") for line in shown) else 0
-    assert done.returncode == wanted, f"{block}: {script}\n{printed[-3000:]}"
-    for line in shown:
-        pieces = [_plain(piece) for piece in line.split("...")]
-        assert all(piece in _plain(printed) for piece in pieces), f"{block}: {line}\n{printed}"
-
-
-def _plain(text: str) -> str:
-    """Words alone: lines may be broken and columns set otherwise."""
-    return " ".join(re.sub(r"[━┃┏┓┗┛┳┻╇┡┩│└┘┴├┤─]", " ", text).split())
+                run(block, script, shown, NOTHING)
