@@ -6,7 +6,7 @@ WORKERS ?= 2
 SIZE ?= demo
 READY := $(VENV)/.ready
 
-.PHONY: demo validate test test-slow coverage mutate lint docs clean
+.PHONY: demo validate test test-slow coverage mutate lint docs wheel-check matrix clean
 
 demo: $(READY)  ## the whole way on made-up data with a known answer: scans -> stores -> model -> page
 	$(BIN)/python -m sherlock_cli.demo demo
@@ -36,6 +36,12 @@ lint: $(READY)  ## formatting, lint, types, import layers
 
 docs: $(VENV)/.docs  ## the site, strict, its notebook executed: docs/_build/html
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+wheel-check: $(READY)  ## wheel and sdist, and the quickstart with the wheel alone in a fresh environment
+	$(BIN)/python .ci/wheel_check.py
+
+matrix: $(READY)  ## every Python with the oldest and the newest dependencies, as a table
+	$(BIN)/python .ci/matrix.py
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable '.[docs]'
