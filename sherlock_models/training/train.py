@@ -153,9 +153,8 @@ def fit(
         if world.main and config.tracker != "none":
             package(config.tracker)
         if not resume and world.main:
-            if again:
-                _sweep(path)
             check_new(path)
+            _sweep(path)
         with closing(Trainer(config, data, world)) as trainer:
             done = _begin(trainer, path, resume)
             _Loop(trainer, path, done, progress or Silent()).run()
@@ -177,13 +176,16 @@ def _same(config: RunConfig, path: Path) -> RunConfig:
     return saved.model_copy(update={key: getattr(config, key) for key in Spread.model_fields})
 
 
+def _left(path: Path) -> list[Path]:
+    """Find what a training that died before it wrote its configuration left in its folder."""
+    folder = path / CHECKPOINTS
+    empty = [folder] if folder.is_dir() and not any(folder.iterdir()) else []
+    return [*path.glob(FITTED), *path.glob(f".{CONFIG}.*"), *empty]
+
+
 def _sweep(path: Path) -> None:
-    """Remove what a run that died before its first step left: it has no configuration yet."""
-    (path / FITTED).unlink(missing_ok=True)
-    for left in path.glob(f".{CONFIG}.*"):
-        left.unlink()
-    if (path / CHECKPOINTS).is_dir() and not any((path / CHECKPOINTS).iterdir()):
-        (path / CHECKPOINTS).rmdir()
+    for left in _left(path):
+        left.rmdir() if left.is_dir() else left.unlink()
 
 
 def _check_order(config: RunConfig, data: MovieBrainData) -> None:
@@ -220,8 +222,8 @@ def settle(config: RunConfig, data: MovieBrainData) -> RunConfig:
 
 
 def check_new(path: Path) -> None:
-    """Refuse to write a run over something else."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """Refuse to write a run over something else than the beginnings of one that died at once."""
+    if path.exists() and not (path.is_dir() and set(path.iterdir()) <= set(_left(path))):
         remedy = "go on with --resume, or name another --out"
         raise ConfigError("is there already and not empty", where=path, remedy=remedy)
 

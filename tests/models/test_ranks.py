@@ -236,17 +236,23 @@ class TestTakingUp:
         with pytest.raises(ConfigError, match="holds another run: batch_size, seed"):
             fit(other, tmp_path / "run", again=True)
 
-    def test_one_that_died_before_it_began_begins(self, configure: Configure, tmp_path: Path):
+    @pytest.mark.parametrize("again", [True, False])
+    def test_one_that_died_before_it_began_begins(
+        self, configure: Configure, tmp_path: Path, again: bool
+    ):
         (tmp_path / "run" / "checkpoints").mkdir(parents=True)
         (tmp_path / "run" / "fitted.safetensors").write_bytes(b"cut")
         (tmp_path / "run" / ".config.yaml.123").write_bytes(b"cut")
-        run = fit(configure(**QUICK), tmp_path / "run", again=True)
+        run = fit(configure(**QUICK), tmp_path / "run", again=again)
         assert run.state == "finished"
 
     def test_what_is_not_a_run_of_ours_stays(self, configure: Configure, tmp_path: Path):
-        (tmp_path / "thesis.txt").touch()
+        there = [tmp_path / "thesis.txt", tmp_path / "fitted.safetensors"]
+        for file in there:
+            file.touch()
         with pytest.raises(ConfigError, match="not empty"):
             fit(configure(**QUICK), tmp_path, again=True)
+        assert all(file.exists() for file in there)
 
 
 FULL = """
