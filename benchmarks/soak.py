@@ -48,6 +48,8 @@ OFTEN = (0.7, 0.15, 0.15)
 #: shares of the rounds that a shell starts, and of those that train on two ranks
 BY_SHELL, TWO_RANKS = 0.25, 0.6
 TAIL = 1500
+#: in the path of every command's own files
+OURS = f"{os.sep}cli{os.sep}"
 TRACEBACK = re.compile(
     r"(?P<ignored>Exception ignored in[^\n]*\n)?Traceback \(most recent call last\)"
 )
@@ -95,8 +97,11 @@ class Counts:
         if ended.hung:
             self.hung.append(f"{where}: {ended.said[-TAIL:]}")
         for found in TRACEBACK.finditer(ended.said):
-            if found["ignored"] and ended.sent == signal.SIGINT:
-                self.cut_short += 1  # where Python calls a library's __del__, it cannot be raised
+            traceback = ended.said[found.start() : found.start() + 4 * TAIL]
+            if ended.sent == signal.SIGINT and (found["ignored"] or OURS not in traceback):
+                # Python cannot raise it where it calls a library's __del__; or it came before a
+                # line of the command was run
+                self.cut_short += 1
                 continue
             around = ended.said[max(0, found.start() - TAIL // 4) : found.start() + TAIL]
             self.tracebacks.append(f"{where}: {around}")
@@ -268,7 +273,7 @@ def document(counts: Counts, seed: int, minutes: float, shared: list[str]) -> di
         "kills": counts.kills,
         "too_late": counts.too_late,
         "resumed": counts.resumed,
-        "interrupts_python_ignored": counts.cut_short,
+        "interrupts_not_heard": counts.cut_short,
         "left_by_sigkill": counts.left_by_sigkill,
         "shared_memory": shared,
         "worker": flatness(counts.samples),
@@ -292,7 +297,7 @@ def report(found: dict[str, Any]) -> None:
     for name, value in found["rounds"].items():
         table.add_row(f"rounds {name}", str(value))
     table.add_row("resumed trainings", str(found["resumed"]))
-    table.add_row("interrupts that Python ignored", str(found["interrupts_python_ignored"]))
+    table.add_row("interrupts before or outside the command", str(found["interrupts_not_heard"]))
     table.add_row("temp entries that SIGKILL left", str(dict(found["left_by_sigkill"])))
     table.add_row("shared memory left", str(len(found["shared_memory"])))
     for name in Counts.FAULTS:

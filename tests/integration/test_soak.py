@@ -98,3 +98,28 @@ def test_too_few_rounds_say_nothing_of_growth():
     from soak_worker import flatness
 
     assert flatness(samples()[:4])["flat"] is None
+
+
+HEAD = "Traceback (most recent call last):\n"
+THEIRS = HEAD + '  File "/lib/pathlib.py", line 14, in <module>\nKeyboardInterrupt\n'
+OURS = HEAD + '  File "/zoo/cli/data.py", line 14, in build\nKeyboardInterrupt\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "by", "faults"),
+    [
+        pytest.param(OURS, "SIGINT", 1, id="a command's own"),
+        pytest.param(THEIRS, "SIGINT", 0, id="before the command began"),
+        pytest.param(f"Exception ignored in: <x>\n{OURS}", "SIGINT", 0, id="in a __del__"),
+        pytest.param(THEIRS, "SIGTERM", 1, id="not by a Ctrl-C"),
+    ],
+)
+def test_a_traceback_is_a_fault_but_where_no_command_could_hear(said: str, by: str, faults: int):
+    import signal
+
+    from soak import Counts
+    from soak_kills import Ended
+
+    counts = Counts()
+    counts.note("here", Ended(code=1, seconds=1.0, sent=signal.Signals[by], said=said))
+    assert (len(counts.tracebacks), counts.cut_short) == (faults, 1 - faults)
