@@ -54,6 +54,8 @@ import click
 from sherlock_cli import console, ending
 ending.GRACE_S = 0.5
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+
 @click.command()
 @console.handled
 def main():
