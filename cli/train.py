@@ -180,7 +180,8 @@ def _train(
     device = "cuda" if gpus else "cpu" if processes else "auto"
     arguments = (settled.model_dump(mode="json"), str(path), resume, device)
     if ranks > 1 and not parallel.is_rank():
-        launch.launch(ranks, rank_main, *arguments, restarts=settled.restarts, tell=console.say)
+        with console.stoppable():  # until torch listens itself, some seconds after the start
+            launch.launch(ranks, rank_main, *arguments, restarts=settled.restarts, tell=console.say)
     else:
         rank_main(*arguments)
 

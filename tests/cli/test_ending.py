@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +79,31 @@ def test_an_interrupted_command_ends_though_a_thread_does_not(name: str, code: i
     assert done.returncode == code
     assert time.monotonic() - begun < 30
     assert "Traceback" not in done.stderr
+
+
+#: a launcher that is terminated before torch listens to signals
+EARLY = """
+import os, signal, time
+from sherlock_cli import train
+from sherlock_models.training import launch
+
+class Settled:
+    restarts = 0
+
+    def model_dump(self, mode):
+        return {}
+
+def terminated(*_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+launch._attempt = terminated
+train._train(Settled(), "run", False, None, 2)
+"""
+
+
+def test_a_launcher_that_is_terminated_early_leaves_no_folder(tmp_path: Path):
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", EARLY], env=env, timeout=60, capture_output=True)
+    assert done.returncode == 143
+    assert not list(tmp_path.glob("sherlock-*"))
