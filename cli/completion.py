@@ -137,8 +137,9 @@ def _given(context: click.Context, name: str) -> Any:
     return context.args[at] if at < len(context.args) else None
 
 
-def _matching(names: Iterable[str], typed: str) -> Offer:
-    found = dict.fromkeys(name for name in names if name.startswith(typed))
+def _matching(names: Iterable[object], typed: str) -> Offer:
+    # a number for a name is refused by the command, not by a Tab
+    found = dict.fromkeys(n for n in names if isinstance(n, str) and n.startswith(typed))
     return [CompletionItem(name) for name in found]
 
 
@@ -158,7 +159,9 @@ def _section(document: dict[str, Any], key: str) -> dict[str, Any]:
 def _read(path: str | Path | None) -> dict[str, Any]:
     """Read a YAML file; nothing of one that is not there, or cannot be read."""
     try:
-        return {} if path is None else _mapping(Path(path).read_text("utf-8"))
+        if path is None or not Path(path).is_file():  # a pipe would be waited for
+            return {}
+        return _mapping(Path(path).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -208,11 +211,11 @@ def _labels(context: click.Context, store: str | None, name: str = "parcel") -> 
 
 def _values(path: Path) -> list[str]:
     """Different values of a small array of text, in order; none where it cannot be read."""
-    if not (path / COMPLETE).is_file():
-        return []
-    import zarr
-
     try:
+        if not (path / COMPLETE).is_file():
+            return []
+        import zarr
+
         return list(dict.fromkeys(str(v) for v in zarr.open_array(path, mode="r")[:]))
     except Exception:  # noqa: BLE001 - of a damaged store nothing is offered
         return []

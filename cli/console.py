@@ -58,7 +58,7 @@ class _Results(Console):
 #: for people
 notes = Console(stderr=True, highlight=False, markup=False)
 #: for what moves, as bars do: on a terminal only, also where colours are asked for elsewhere
-bars = notes if sys.stderr.isatty() else Console(stderr=True, force_terminal=False)
+bars = notes if notes.file.isatty() else Console(stderr=True, force_terminal=False)
 #: for results
 results = _Results(highlight=False, markup=False)
 

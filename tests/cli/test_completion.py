@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,23 @@ def test_what_is_offered(desk: Path, typed: str, wanted: list[str]) -> None:
 def test_a_damaged_store_offers_nothing(desk: Path) -> None:
     (desk / "stores/lab/parcels.zarr/subject/zarr.json").write_text("{}")
     assert offered("sherlock-models decode runs/toy --bold ") == []
+
+
+def test_a_number_for_a_name_is_not_offered(desk: Path) -> None:
+    Path("years.yaml").write_text("datasets: {2024: {}}\nmodels: {7: {}}\nstores: {1: {}}\n")
+    assert offered("sherlock-data build --catalog years.yaml sh") == ["sherlock"]
+    assert "7" not in offered("sherlock-train --catalog years.yaml ")
+
+
+def test_a_name_that_no_file_can_have_offers_nothing(desk: Path) -> None:
+    name = "x" * 300
+    assert offered(f"sherlock-data export {name} out.nii --subject ") == []
+    assert offered(f"sherlock-models decode {name} --bold ") == []
+
+
+def test_a_pipe_is_not_waited_for(desk: Path) -> None:
+    os.mkfifo("pipe.yaml")
+    assert offered("sherlock-data build --catalog pipe.yaml sh") == ["sherlock"]
 
 
 def test_names_are_those_of_the_packages() -> None:

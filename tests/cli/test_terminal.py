@@ -114,6 +114,13 @@ def test_force_color_colours_a_pipe_but_moves_no_bars() -> None:
     assert ESCAPE not in piped(f"{bar} bar.fraction(1.0)", FORCE_COLOR="1")[1]
 
 
+def test_a_closed_stderr_is_no_failure() -> None:
+    """As of `sherlock-data list 2>&-`: Python then has no `sys.stderr`."""
+    code = f"import os, sys; os.close(2); sys.stderr = None; {PRINTED.strip()}"
+    printed, _ = piped(code)
+    assert LONG in printed
+
+
 def test_what_a_narrow_encoding_lacks_is_replaced() -> None:
     printed, _ = piped(
         "import click\n"
