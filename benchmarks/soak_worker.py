@@ -34,7 +34,7 @@ class Sample:
     ----------
     at_s : float
         Seconds since the worker began.
-    rss_mib, uss_mib : float
+    rss_mib, anonymous_mib : float
         Resident memory, and the part of it that is shared with nobody.
     fds, threads, children, temporary, objects : int
         Temporary: entries of its temp folder. Objects: those the garbage collector knows.
@@ -42,7 +42,7 @@ class Sample:
 
     at_s: float
     rss_mib: float
-    uss_mib: float
+    anonymous_mib: float
     fds: int
     threads: int
     children: int
@@ -96,11 +96,12 @@ def one_round(
 def sample(begun: float, temporary: Path) -> Sample:
     """Look at this process."""
     me = psutil.Process()
-    memory = me.memory_full_info()
+    memory = me.memory_info()
     return Sample(
         at_s=time.monotonic() - begun,
         rss_mib=memory.rss / MIB,
-        uss_mib=memory.uss / MIB,
+        # not the unique memory (USS): libraries' pages change sides as other processes come and go
+        anonymous_mib=(memory.rss - memory.shared) / MIB,
         fds=me.num_fds(),
         threads=me.num_threads(),
         children=len(me.children(recursive=True)),
@@ -127,7 +128,7 @@ def flatness(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``rss`` and ``uss``: ``slope`` in MiB per hour (Theil-Sen) with ``low`` and ``high`` (95 %),
+        ``rss`` and ``anonymous``: ``slope`` in MiB per hour (Theil-Sen) with ``low`` and ``high`` (95 %),
         ``growth``, the last quarter's median less the second's, and ``median`` of the second, MiB.
         ``fds``, ``threads``, ``children``, ``temporary``: the least and the most. ``flat``.
     """
@@ -136,7 +137,7 @@ def flatness(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {"rounds": len(samples), "flat": None}
     hours = np.array([one["at_s"] for one in kept]) / 3600
     found: dict[str, Any] = {"rounds": len(samples), "warm_up": len(samples) - len(kept)}
-    for name in ("rss", "uss"):
+    for name in ("rss", "anonymous"):
         mib = np.array([one[f"{name}_mib"] for one in kept])
         slope, _, low, high = theilslopes(mib, hours)
         third = len(kept) // 3
@@ -153,5 +154,5 @@ def flatness(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         counts = [one[name] for one in kept]
         found[name] = [min(counts), max(counts)]
     level = all(found[name][0] == found[name][1] for name in ("fds", "children", "temporary"))
-    grows = any(found[n]["growth"] > GROWTH * found[n]["median"] for n in ("rss", "uss"))
+    grows = any(found[n]["growth"] > GROWTH * found[n]["median"] for n in ("rss", "anonymous"))
     return {**found, "flat": level and not grows}

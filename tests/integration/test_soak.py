@@ -63,7 +63,7 @@ def samples(grows_mib=0.0, fds=()):
         {
             "at_s": 30.0 * n,
             "rss_mib": 600 + grows_mib * n + rng.normal(0, 2),
-            "uss_mib": 500 + grows_mib * n + rng.normal(0, 2),
+            "anonymous_mib": 500 + grows_mib * n + rng.normal(0, 2),
             "fds": 20 + sum(n >= at for at in fds),
             **level,
         }
