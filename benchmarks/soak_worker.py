@@ -35,7 +35,7 @@ class Sample:
     at_s : float
         Seconds since the worker began.
     rss_mib, anonymous_mib : float
-        Resident memory, and the part of it that is shared with nobody.
+        Resident memory, and the part of it that no file and no other process holds.
     fds, threads, children, temporary, objects : int
         Temporary: entries of its temp folder. Objects: those the garbage collector knows.
     """
@@ -128,8 +128,9 @@ def flatness(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``rss`` and ``anonymous``: ``slope`` in MiB per hour (Theil-Sen) with ``low`` and ``high`` (95 %),
-        ``growth``, the last quarter's median less the second's, and ``median`` of the second, MiB.
+        ``rss`` and ``anonymous``: ``slope`` in MiB per hour (Theil-Sen) with ``low`` and ``high``
+        (95 %), ``growth``, the last quarter's median less the second's, and ``median`` of the
+        second, MiB.
         ``fds``, ``threads``, ``children``, ``temporary``: the least and the most. ``flat``.
     """
     kept = samples[len(samples) // 4 :]
