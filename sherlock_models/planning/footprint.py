@@ -181,7 +181,7 @@ def _step(
                 signal=batch.signal,
                 channel=channel,
             )
-        sums, counts = objective.sums(output, batch)
+        sums, counts = objective.sums(output, batch), objective.counts(batch)
         trace.forward_is_done()
         loss = objective.combine(sums / counts.clamp(min=1).float())
         torch.autograd.backward(loss)

@@ -45,17 +45,17 @@ class Objective:
         """Names of the terms, the brain first; the others carry the names of their stimuli."""
         return tuple(self.variance)
 
-    def sums(self, output: Output, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sum and count of every term over a share of the global batch.
+    def sums(self, output: Output, batch: Batch) -> Tensor:
+        """Sum of every term over a share of the global batch.
 
-        Sums and counts add up over ranks, so that any way of sharing a batch gives one loss.
+        They add up over ranks, as :meth:`counts` do, so that any way of sharing a batch gives one
+        loss.
 
         Returns
         -------
-        sums : Tensor of float32, (terms,)
+        Tensor of float32, (terms,)
             With gradient. Brain: over samples and units with signal; stimuli: over samples, of
             the mean over the n numbers of a TR.
-        counts : Tensor of float64, (terms,)
         """
         # a compressor gives the brain back as its stimulus; its code has no target
         brain = output.stimulus.get(BRAIN, output.brain)
@@ -66,7 +66,7 @@ class Objective:
         for name, target in batch.target.items():
             error = _squares(output.stimulus[name], target) / target.shape[1:].numel()
             sums.append(error / self.variance[name])
-        return torch.stack(sums), self.counts(batch)
+        return torch.stack(sums)
 
     def counts(self, batch: Batch) -> Tensor:
         """Count what every term is summed over, known before any pass: float64, (terms,)."""

@@ -161,7 +161,7 @@ class Trainer:
         total = torch.zeros_like(count)
         for number, part in enumerate(parts):
             with sharding.micro_batch(self._call, last=number == micro - 1):
-                sums, _ = self.objective.sums(self._forward(part, step, chosen, everyone), part)
+                sums = self.objective.sums(self._forward(part, step, chosen, everyone), part)
                 # gradients are averaged over the ranks, and this is one part of a sum
                 mine = sums / count.float() * self.world.size
                 torch.autograd.backward(self.objective.combine(mine))
@@ -190,8 +190,8 @@ class Trainer:
         for start in range(0, len(samples), self.config.batch_size):
             stop = min(start + self.config.batch_size, len(samples))
             batch = self._share(samples, np.arange(start, stop))
-            sums, counts = self.objective.sums(self._forward(batch), batch)
-            total += torch.stack([sums.double(), counts])
+            sums = self.objective.sums(self._forward(batch), batch)
+            total += torch.stack([sums.double(), self.objective.counts(batch)])
         sums, counts = self.world.sum(total)
         terms = sums / counts.clamp(min=1)
         loss = float(self.objective.combine(terms))

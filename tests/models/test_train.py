@@ -159,7 +159,8 @@ class TestFolder:
         )
         with torch.no_grad():
             output = run.model(batch.stimulus, signal=batch.signal)
-        sums, counts = fit_objective(run.data, {}).sums(output, batch)
+        objective = fit_objective(run.data, {})
+        sums, counts = objective.sums(output, batch), objective.counts(batch)
         best = min(
             (m for m in run.metrics() if m["split"] == "validation"), key=lambda m: m["loss"]
         )

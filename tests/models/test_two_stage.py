@@ -68,9 +68,8 @@ class TestStageOne:
         batch = data.batch(data.samples("train"), np.arange(len(data.samples("train"))))
         objective = fit_objective(data, config.weights)
         nothing = torch.zeros_like(batch.brain)
-        sums, counts = objective.sums(
-            Output(nothing[:, :2], nothing[:, :2], {"brain": nothing}), batch
-        )
+        output = Output(nothing[:, :2], nothing[:, :2], {"brain": nothing})
+        sums, counts = objective.sums(output, batch), objective.counts(batch)
         assert objective.terms == config.terms == ("brain",)
         assert float(objective.combine(sums / counts)) == pytest.approx(1.0, abs=1e-5)
 
@@ -85,7 +84,7 @@ class TestStageOne:
         data = load_data(configure(entry="brain-compressor", brain="parcels"))
         batch = data.batch(data.samples("train"), np.arange(30))
         wild = torch.where(batch.signal, batch.brain, 1e6)
-        sums, _ = fit_objective(data, {}).sums(Output(wild, wild, {"brain": wild}), batch)
+        sums = fit_objective(data, {}).sums(Output(wild, wild, {"brain": wild}), batch)
         assert float(sums) == 0
 
     def test_splits_as_the_movie_models_do(self, tiny_stores: Path):
