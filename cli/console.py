@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TypeVar
 
@@ -166,6 +167,17 @@ def json_option(keys: str) -> Callable[[F], F]:
 def print_json(document: Any) -> None:
     """Print one JSON document; what is undefined (NaN) is null, never NaN."""
     click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+
+
+def files_in(folder: Path) -> list[dict[str, Any]]:
+    """Path, bytes and SHA-256 of every file in a folder, in order."""
+    from sherlock_data.provenance import sha256_of
+
+    return [
+        {"path": path, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import click
 from sherlock_cli import completion
 from sherlock_cli.console import (
     Group,
+    files_in,
     handled,
     json_option,
     print_json,
@@ -200,7 +201,6 @@ def synth(
       sherlock-data synth raw
       sherlock-data synth raw --size demo --subjects 4 --seed 1
     """  # noqa: D301 - click's mark for text that keeps its lines
-    from sherlock_data.provenance import sha256_of
     from sherlock_data.synthetic import synth as make
 
     with BuildProgress("synthesising") as progress:
@@ -213,12 +213,7 @@ def synth(
             progress=progress.fraction,
         )
     if as_json:
-        files = [
-            {"path": path, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for path in sorted(out.rglob("*"))
-            if path.is_file()
-        ]
-        print_json({"folder": out, "catalog": out / "catalog.yaml", "files": files})
+        print_json({"folder": out, "catalog": out / "catalog.yaml", "files": files_in(out)})
         return
     say(f"{out}: next, sherlock-data build synth --catalog {out / 'catalog.yaml'}")
 

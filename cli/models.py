@@ -31,6 +31,7 @@ def main() -> None:
       sherlock-models evaluate runs/conv-parcels
       sherlock-models decode runs/conv-parcels movie.mp4 out.mp4
       sherlock-models report runs/conv-parcels
+      sherlock-models export runs/conv-parcels exported
     """  # noqa: D301 - click's mark for text that keeps its lines
 
 
@@ -243,3 +244,32 @@ def report(run: Path, truth: Path | None, as_json: bool) -> None:
         console.print_json({"page": page, "bytes": page.stat().st_size})
         return
     console.tell(f"{page} ({console.size(page.stat().st_size)})")
+
+
+@main.command()
+@_run
+@click.argument("out", type=click.Path(path_type=Path), shell_complete=completion.folders)
+@console.json_option("folder, files of path, bytes, sha256")
+@console.handled
+@console.stoppable()
+def export(run: Path, out: Path, as_json: bool) -> None:
+    """Write RUN's best model and a model card into the folder OUT.
+
+    model.safetensors holds the weights. The folder opens as a run does, without its training: it is
+    all that somebody else needs to use the model.
+
+    \b
+    Examples:
+      sherlock-models export runs/conv-parcels exported
+      sherlock-models export runs/conv-parcels exported --json > files.json
+    """  # noqa: D301 - click's mark for text that keeps its lines
+    from sherlock_models import export as exporting
+    from sherlock_models.run import load
+
+    exporting.export(load(run), out)
+    files = console.files_in(out)
+    if as_json:
+        console.print_json({"folder": out, "files": files})
+        return
+    cells = [(row["path"].name, console.size(row["bytes"]), row["sha256"]) for row in files]
+    console.print_table(str(out), ("file", "size", "SHA-256"), cells, numeric=(1,))

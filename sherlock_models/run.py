@@ -34,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 
 CONFIG, METRICS, FITTED, STATE = "config.yaml", "metrics.jsonl", "fitted.safetensors", "state.json"
 CHECKPOINTS = "checkpoints"
+#: all weights in one file, of a run that was exported
+WEIGHTS = "model.safetensors"
 
 #: seconds without a sign of life after which a run on another machine counts as stopped
 _SILENT_S = 300.0
@@ -93,11 +95,15 @@ class Run:
         CheckpointError
             If there is none, or it is damaged or of another model.
         """
+        from sherlock_models import export
         from sherlock_models.training import checkpoint
         from sherlock_models.zoo import build_model
 
         config = self.config
         model = build_model(config.model_entry, config.model_sizes, config.model_options)
+        if self.is_exported:
+            export.read_weights(self.path / WEIGHTS, model)
+            return model.eval()
         found = checkpoint.find(self.path / CHECKPOINTS, which)
         _LOG.info("reading the model of %s", found)
         checkpoint.load_model(found, model)
@@ -123,8 +129,15 @@ class Run:
             return {"state": str(found["state"]), "step": int(found["step"]), **found}
 
     @property
+    def is_exported(self) -> bool:
+        """Whether it is what `sherlock_models.export` wrote: the model without its training."""
+        return (self.path / WEIGHTS).is_file()
+
+    @property
     def state(self) -> str:
-        """`running`, `finished` or `stopped`; a run whose process is gone has stopped."""
+        """`running`, `finished`, `stopped` or `exported`; one whose process is gone has stopped."""
+        if self.is_exported:
+            return "exported"
         progress = self.progress
         state = str(progress["state"])
         with _readable(self.path / STATE):

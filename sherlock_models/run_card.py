@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sherlock_data.errors import SherlockError
+from sherlock_data.errors import ConfigError, SherlockError
 from sherlock_models.notebook import card, element, plainly, table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run_line(run: Run) -> str:
     evaluated = ", evaluated" if (run.path / EVALUATION).is_file() else ""
     steps = progress.get("steps", config.steps)
     return (
-        f"Run('{run.path}': {config.entry} on {_name(config.data)}, {state}, "
+        f"Run('{run.path}': {config.entry} on {name_of(config.data)}, {state}, "
         f"step {progress['step']} of {steps}{evaluated})"
     )
 
@@ -34,22 +34,43 @@ def run_line(run: Run) -> str:
 def run_card(run: Run) -> str:
     """HTML of a run: entry, dataset, state, steps, size, and scores where it was evaluated."""
     try:
-        facts = _facts(run)
+        shown = card(str(run.path), facts(run))
     except SherlockError as error:
         return card(str(run.path), {"cannot be read": str(error)})
-    shown = card(str(run.path), facts)
     try:
-        found = json.loads((run.path / EVALUATION).read_text(encoding="utf-8"))
-        rows = _scores(found["rows"])
-        note = f"on held-out TRs, of step {found['step']}"
-    except FileNotFoundError:
-        return shown
-    except (OSError, ValueError, TypeError, KeyError):
+        found = scores(run)
+    except SherlockError:
         return shown + element("div", f"{EVALUATION} is damaged")
+    if found is None:
+        return shown
+    note, rows = found
     return shown + table((note, *SCORES.values()), rows)
 
 
-def _facts(run: Run) -> dict[str, str]:
+def scores(run: Run) -> tuple[str, list[tuple[str, ...]]] | None:
+    """Scores of the model itself, as text: what they are of, and a row for every target.
+
+    None where the run was not evaluated.
+
+    Raises
+    ------
+    ConfigError
+        If `evaluation.json` is damaged.
+    """
+    path = run.path / EVALUATION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return f"on held-out TRs, of step {found['step']}", _rows(found["rows"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError):
+        raise ConfigError(
+            "is damaged", where=path, remedy="run sherlock-models evaluate again"
+        ) from None
+
+
+def facts(run: Run) -> dict[str, str]:
+    """Say by name what a run is, how far it came and how large it is."""
     from sherlock_models.zoo import count_parameters
 
     config, progress = run.config, run.progress
@@ -59,7 +80,7 @@ def _facts(run: Run) -> dict[str, str]:
     on_disk = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
     return {
         "entry": config.entry,
-        "dataset": f"{_name(config.data)} ({config.data})",
+        "dataset": f"{name_of(config.data)} ({config.data})",
         "state": f"{run.state}, step {progress['step']} of {steps}{left}",
         "brain layer": f"{config.brain}, {config.model_sizes.units:,} units",
         "split": f"{config.split}, fold {config.fold}",
@@ -68,7 +89,7 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def _scores(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+def _rows(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """Row of scores for every target of the model itself."""
     own = {(r["target"], r["metric"]): r["value"] for r in rows if r["predictor"] == "model"}
     targets = dict.fromkeys(target for target, _ in own)
@@ -79,5 +100,6 @@ def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _name(data: str) -> str:
+def name_of(data: str) -> str:
+    """Return the name of the dataset whose stores lie in a folder."""
     return data.rstrip("/").rpartition("/")[2]

@@ -93,7 +93,7 @@ class NoisyBrain:
             added[rows] = batch.brain[rows]
             # one pass forward and one back, where a sum and a choice between rows take four
             kept = forced.logical_not().to(clean)[:, None]
-            return torch.addcmul(added, clean, kept).to(predicted.dtype)
+            return added.addcmul_(clean, kept).to(predicted.dtype)
 
         return channel
 

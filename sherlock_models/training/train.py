@@ -145,6 +145,9 @@ def fit(
         config, resume = _same(config, path), True
     if resume and Run(path).state == "finished":
         return Run(path)
+    if resume and Run(path).is_exported:
+        remedy = "go on with the run that it came from"
+        raise ConfigError("is exported: the model without its training", where=path, remedy=remedy)
     with parallel.world(device) as world, _alone(path, world, again):
         data = load_data(config, world)
         if resume:

@@ -36,6 +36,7 @@ TYPED = [
     "sherlock-models lesion runs/toy",
     "sherlock-models decode runs/toy --bold sub-01 film.mp4 --stills stills.png",
     "sherlock-models report runs/toy",
+    "sherlock-models export runs/toy exported",
 ]
 #: takes minutes; tests/models/test_validate.py holds its document
 LONG = "sherlock-models validate"
