@@ -33,7 +33,7 @@ from sherlock_models.lesions.block_tests import (
     time_blocks,
 )
 from sherlock_models.lesions.brain import Reading, Replacing
-from sherlock_models.lesions.effects import Change, Decoding, increases
+from sherlock_models.lesions.effects import BATCH, TRS, Change, Decoding, increases
 from sherlock_models.lesions.null import NullUnits, null_units
 from sherlock_models.lesions.targets import decoding_of, variances
 from sherlock_models.lesions.units import Elements, Unit, find_units, is_image, of_the_layer
@@ -200,16 +200,19 @@ class Study:
         return null_units(self.units, positions, signal, draws, self.replacing.seed)
 
     def cost(self, null: NullUnits) -> Cost:
-        """Count the samples, and time one batch of them."""
+        """Count the samples, and time a batch of them; the first sets up what the others use."""
         trs = sum(len(reading.trs) for reading in self.readings)
         each = 3 if self.confirms else 1
         samples = trs * (each * len(self.units) + len(null.index))
         one = self.readings[0]
-        some = Reading(one.trs[:4], one.weight[:4], one.read[:4], one.replacement[:4])
-        begun = time.perf_counter()
-        with torch.inference_mode():
-            increases(self.decoding, some, [lambda rows: _nothing(some, rows)] * 4, some.read)
-        seconds = (time.perf_counter() - begun) / 20 * samples
+        some = Reading(one.trs[:TRS], one.weight[:TRS], one.read[:TRS], one.replacement[:TRS])
+        changes = [lambda rows: _nothing(some, rows)] * (BATCH // TRS)
+        taken = []
+        for _ in range(2):
+            begun = time.perf_counter()
+            increases(self.decoding, some, changes, some.read)
+            taken.append(time.perf_counter() - begun)
+        seconds = taken[-1] / (len(changes) * len(some.trs)) * samples
         return Cost(len(self.units), len(null.index), samples, seconds, self.decoding.fast)
 
     def changes(
