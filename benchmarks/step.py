@@ -12,8 +12,9 @@ ours     as `sherlock-train` runs it, in a process that keeps the memory that it
 bare     the loop in a process as Python starts it
 limit    the loop in ours' own process, its memory kept as well
 
-The three take turns, step by step; a ratio is the median over the turns. CPU time is shown too: on
-a busy machine it is the fairer of the two.
+Ours and the limit take turns, step by step, then ours and bare: a third process between two steps
+would take their caches. A ratio is the median over the turns. CPU time is shown too: on a busy
+machine it is the fairer of the two.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,6 +50,18 @@ from sherlock_models.training.trainer import Trainer
 from sherlock_models.zoo import build_model
 
 ENTRIES = ("conv-parcels", "conv-voxels")
+
+#: takes a step; its seconds of wall time and of CPU time
+Step = Callable[[int], tuple[float, float]]
+
+
+@dataclass
+class Turns:
+    """Seconds of the steps of ours and of another, and how long ours waited for its data."""
+
+    ours: list[tuple[float, float]] = field(default_factory=list)
+    other: list[tuple[float, float]] = field(default_factory=list)
+    waited_s: float = 0.0
 
 
 @dataclass
@@ -126,6 +139,26 @@ def timed(step: Callable[[int], None], number: int) -> tuple[float, float]:
 def measure(entry: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     units = (load_catalog().model(entry).sizes or {})["brain"][0]
     write_stores(folder, argparse.Namespace(subjects=args.subjects, trs=args.trs, voxels=units))
+    with loops(entry, folder, args, keep=True) as made:
+        ours = partial(timed, made.steps["ours"])
+        alone = in_turns(ours, partial(timed, made.steps["bare"]), made.trainer, args)
+        with elsewhere(entry, folder, args) as bare:
+            beside = in_turns(ours, bare, made.trainer, args)
+    return {
+        "entry": entry,
+        "parameters": made.trainer.parameters,
+        "waiting": alone.waited_s / sum(wall for wall, _ in alone.ours),
+        "ours_s": statistics.median(wall for wall, _ in alone.ours),
+        "limit_s": statistics.median(wall for wall, _ in alone.other),
+        "bare_s": statistics.median(wall for wall, _ in beside.other),
+        **ratios(beside, "bare"),
+        **ratios(alone, "limit"),
+    }
+
+
+@contextmanager
+def elsewhere(entry: str, folder: Path, args: argparse.Namespace) -> Iterator[Step]:
+    """Start the process as Python starts it; what times a step there."""
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     child = spawn.Process(target=as_python_starts, args=(entry, folder, args, there), daemon=True)
@@ -133,41 +166,32 @@ def measure(entry: str, folder: Path, args: argparse.Namespace) -> dict[str, Any
     there.close()
     here.recv()
 
-    def elsewhere(number: int) -> tuple[float, float]:
+    def step(number: int) -> tuple[float, float]:
         here.send(number)
         found: tuple[float, float] = here.recv()
         return found
 
-    taken: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": [], "limit": []}
-    with loops(entry, folder, args, keep=True) as made:
-        ways = {
-            "ours": partial(timed, made.steps["ours"]),
-            "bare": elsewhere,
-            "limit": partial(timed, made.steps["bare"]),
-        }
-        for number in range(args.warmup + args.steps):
-            if number == args.warmup:
-                made.trainer.feed.waited_s = 0.0
-            turns = list(ways.items())
-            for name, way in turns if number % 2 else reversed(turns):
-                taken[name].append(way(number))
-        waited = made.trainer.feed.waited_s
+    yield step
     here.send(None)
     child.join()
-    kept = {name: times[args.warmup :] for name, times in taken.items()}
-    return {
-        "entry": entry,
-        "parameters": made.trainer.parameters,
-        "waiting": waited / sum(wall for wall, _ in kept["ours"]),
-        **{f"{name}_s": statistics.median(wall for wall, _ in kept[name]) for name in kept},
-        **ratios(kept, "bare"),
-        **ratios(kept, "limit"),
-    }
 
 
-def ratios(taken: dict[str, list[tuple[float, float]]], to: str) -> dict[str, float]:
-    """Ours over another, in wall time and in CPU time."""
-    pairs = list(zip(taken["ours"], taken[to], strict=True))
+def in_turns(ours: Step, other: Step, trainer: Trainer, args: argparse.Namespace) -> Turns:
+    """Take steps of ours and of another, one after the other; the first are not counted."""
+    turns = Turns()
+    for number in range(args.warmup + args.steps):
+        if number == args.warmup:
+            turns, trainer.feed.waited_s = Turns(), 0.0
+        ways = [(ours, turns.ours), (other, turns.other)]
+        for step, taken in ways if number % 2 else reversed(ways):
+            taken.append(step(number))
+    turns.waited_s = trainer.feed.waited_s
+    return turns
+
+
+def ratios(turns: Turns, to: str) -> dict[str, float]:
+    """Ours over the other, in wall time and in CPU time."""
+    pairs = list(zip(turns.ours, turns.other, strict=True))
     return {
         f"to_{to}": statistics.median(a[0] / b[0] for a, b in pairs),
         f"cpu_to_{to}": sum(a[1] for a, _ in pairs) / sum(b[1] for _, b in pairs),

@@ -131,8 +131,12 @@ def test_names_are_those_of_the_packages() -> None:
 
 
 def arguments_and_options() -> list[tuple[str, click.Parameter]]:
-    leaves = {"train": train.main, **data.main.commands, **models.main.commands}
-    return [(name, p) for name, command in leaves.items() for p in command.params]
+    leaves = [
+        ("train", train.main),
+        *((f"data {name}", command) for name, command in data.main.commands.items()),
+        *((f"models {name}", command) for name, command in models.main.commands.items()),
+    ]
+    return [(name, p) for name, command in leaves for p in command.params]
 
 
 def test_whatever_has_known_values_offers_them() -> None:
@@ -146,7 +150,12 @@ def test_whatever_has_known_values_offers_them() -> None:
         and not getattr(p, "count", False)
         and not isinstance(p.type, click.types.IntParamType | click.types.FloatParamType)
     }
-    assert free == {"build scheduler", "export time_range", "decode at", "decode replace"}
+    assert free == {
+        "data build scheduler",
+        "data export time_range",
+        "models decode at",
+        "models decode replace",
+    }
 
 
 @pytest.mark.parametrize(
