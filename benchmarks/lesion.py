@@ -3,13 +3,14 @@
     python benchmarks/lesion.py [--units 400] [--trs 200] [--width 0.25] [--json OUT]
 
 ours     `sherlock_models.lesions.effects`: the brain is encoded once, the first layer once, many
-         units in a batch, a dense last layer never, transposed convolutions as ordinary ones
+         units in a batch, a dense last layer never, transposed convolutions as folded products
 peer     the model run again for every unit, movie to brain to movie, and its squared error
-limit    the decoder behind its first layer, once for every unit, nothing else; convolved as ours
+limit    what the decoder multiplies behind its first layer, once for every unit, as fast as this
+         machine multiplies large matrices; ours can be below it where a dense layer is skipped
 
 Weights are random and stimuli are in memory: nothing is read or normalised by any of the three.
-Peer and limit are linear in the units, so they are timed on a tenth of them and multiplied; ours
-runs on all. Effects of the peer's units are compared, in shares of the target's variance.
+The peer is linear in the units, so it is timed on a tenth of them and multiplied; ours runs on all.
+Effects of the peer's units are compared, in shares of the target's variance.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from sherlock_data.catalog import load_catalog
 from sherlock_models.architectures.autoencoder import BrainAutoencoder
@@ -77,7 +79,7 @@ def measure(label: str, entry: str, args: argparse.Namespace) -> list[dict[str, 
     tenth = max(1, args.units // 10)
     factor = args.units / tenth
     peer_effect, peer_s = timed(lambda: run_again(model, stimulus, target, tenth))
-    limit_s = timed(lambda: behind_first(model, stimulus, tenth))[1] * factor
+    limit_s = products_behind_first(model) / matrix_speed() * args.units * args.trs
     peer_s *= factor
     effect, ours_s = timed(lambda: ours(model, stimulus, target, whole_only=True))
     parts, parts_s = timed(lambda: ours(model, stimulus, target, whole_only=False))
@@ -135,13 +137,20 @@ def run_again(
     return np.stack([error(unit) - whole for unit in range(units)])
 
 
-def behind_first(model: BrainAutoencoder, stimulus: dict[str, Tensor], units: int) -> None:
-    brain = model.encode(stimulus)
-    cut = CutDecoder.of(model.decoder, model.sizes.units)
-    hidden = cut.first_output(brain)
-    for _ in range(units):
-        for rows in batches(len(hidden)):
-            cut.rest(hidden[rows])
+def products_behind_first(model: BrainAutoencoder) -> int:
+    """Floating-point operations of the decoder behind its first layer, for one sample."""
+    with FlopCounterMode(display=False) as counter:
+        model.decoder(torch.zeros(1, model.sizes.units))
+    first = CutDecoder.of(model.decoder, model.sizes.units).first
+    if first is None:
+        raise SystemExit("this decoder has no dense first layer")
+    return counter.get_total_flops() - 2 * first.weight.numel()
+
+
+def matrix_speed(size: int = 2048, times: int = 5) -> float:
+    """Floating-point operations a second of this machine's matrix product, at its best."""
+    matrix = torch.randn(size, size)
+    return 2 * size**3 / min(timed(lambda: matrix @ matrix)[1] for _ in range(times))
 
 
 def ours(

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from sherlock_models.compiled import compiled
 
 #: numbers of a batch from which a second thread is worth its start
 _SHARED_WORK = 1 << 20
@@ -108,17 +109,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="gather")
 
 
-def _compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    """Compile at the first call, kept on disk where numba finds a folder it may write to."""
-    found: Callable[..., None]
-    try:
-        found = numba.njit(nogil=True, cache=True)(kernel)
-    except RuntimeError:  # no such folder: compiled anew by every process
-        found = numba.njit(nogil=True)(kernel)
-    return found
-
-
-@_compiled
+@compiled
 def _standardise(
     first: int, stop: int, out: Any, rows: Any, mean: Any, factor: Any, row: Any, which: Any
 ) -> None:
@@ -132,7 +123,7 @@ def _standardise(
             target[unit] = (known - centre[unit]) * times[unit]
 
 
-@_compiled
+@compiled
 def _normalise(
     first: int, stop: int, out: Any, pictures: Any, mean: Any, scale: Any, row: Any
 ) -> None:

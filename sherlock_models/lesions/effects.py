@@ -6,8 +6,9 @@ change of its squared error follows from that layer's input alone,
 
     |W (h + d) - y|² - |W h - y|²  =  d' (W' W) d + 2 d' W' (W h - y),
 
-so that the picture is never made; where it comes out of convolutions, its pixels are not put in
-order for an error that is summed over all of them. A test holds the two ways equal to 1e-5.
+so that the picture is never made; where it comes out of convolutions, its error is summed as the
+pixels are. Threads share the units, each on a decoder of its own with the same weights. A test
+holds the two ways equal to 1e-5.
 
 Legend: t = held-out TRs of a reading, n = some of them, g = units in a batch, L = units of the
 brain layer, H = outputs of the first layer, R = targets (the parts of all stimuli).
@@ -15,8 +16,13 @@ brain layer, H = outputs of the first layer, R = targets (the parts of all stimu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +30,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sherlock_models.lesions.brain import Reading
-from sherlock_models.lesions.first_layer import CutDecoder, LastLayer
-from sherlock_models.lesions.subpixel import undealt
+from sherlock_models.lesions.first_layer import CutDecoder
+from sherlock_models.lesions.folded import LANES
 from sherlock_models.scoring.error_parts import ErrorParts
 
 FloatArray = NDArray[np.float64]
@@ -33,10 +39,12 @@ IntArray = NDArray[np.int64]
 #: columns of the brain layer that change, and by how much, (n, c)
 Change = tuple[Tensor, Tensor]
 
-#: samples of the decoder at a time: more brings dense layers little and costs convolutions cache
-BATCH = 64
+#: samples of the decoder at a time; of one that is run whole fewer, since it keeps all it makes
+BATCH, PLAIN_BATCH = 128, 64
 #: of these, TRs; the others are units
-TRS = 16
+TRS = LANES
+#: threads that share the units at most: each takes a batch's memory
+MOST_THREADS = 8
 
 
 @dataclass
@@ -62,8 +70,7 @@ class Decoding:
     trs: IntArray
     fast: bool = True
     grams: dict[str, Tensor] = field(init=False, default_factory=dict, repr=False)
-    cells: set[str] = field(init=False, default_factory=set, repr=False)
-    layers: set[LastLayer] = field(init=False, default_factory=set, repr=False)
+    summed: set[str] = field(init=False, default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         self.fast = self.fast and self.cut.first is not None
@@ -73,9 +80,7 @@ class Decoding:
             for name, parts in self.parts.items():
                 if name in self.cut.last and self._pays(name):
                     self.grams[name] = parts.gram(self.last_weight(name))
-        self.cells = {name for name in self.cut.pictures if len(self.parts[name].names) == 1}
-        self.layers = {self.cut.last[name][0] for name in self.grams}
-        self.layers |= {self.cut.pictures[name] for name in self.cells}
+        self.summed = {name for name in self.cut.pictures if len(self.parts[name].names) == 1}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,6 +104,21 @@ class Decoding:
         """Weight of a stimulus's dense last layer, (numbers, inputs)."""
         layer, columns = self.cut.last[name]
         return layer.weight.detach()[columns]
+
+    @property
+    def threads(self) -> int:
+        """How many share the units; what is run whole shares its own work."""
+        return min(torch.get_num_threads(), MOST_THREADS) if self.fast else 1
+
+    @property
+    def group(self) -> int:
+        """Units at a time."""
+        return (BATCH if self.fast else PLAIN_BATCH) // TRS
+
+    @property
+    def unmade(self) -> set[str]:
+        """Stimuli whose last layers are not computed."""
+        return {*self.grams, *self.summed}
 
     def _pays(self, name: str) -> bool:
         """Whether products of the last layer's inputs are cheaper than its outputs."""
@@ -141,12 +161,12 @@ class _Plain:
         self.names = list(decoding.parts)
         self.before = decoding.error_sums(decoding.cut(start), truth, self.names)
 
-    def increase(self, changes: Sequence[Change]) -> Tensor:
+    def increase(self, changes: Sequence[Change], cut: CutDecoder) -> Tensor:
         """Increase of every target's summed squared error, (g, n, R)."""
         brains = self.start.repeat(len(changes), 1, 1)
         for brain, (columns, change) in zip(brains, changes, strict=True):
             brain[:, columns] += change
-        decoded = self.decoding.cut(brains.flatten(0, 1))
+        decoded = cut(brains.flatten(0, 1))
         after = self.decoding.error_sums(decoded, self.truth, self.names)
         return torch.cat([a - b for a, b in zip(after, self.before, strict=True)], dim=2)
 
@@ -164,9 +184,9 @@ class _Fast:
         self.before = dict(
             zip(self.direct, decoding.error_sums(decoded, truth, self.direct), strict=True)
         )
-        self.cells = {name: undealt(truth[name]).flatten(1) for name in decoding.cells}
+        self.corners = {n: cut.pictures[n].corners(truth[n]) for n in decoding.summed}
         # as the units will be: a layer that is skipped gives nothing but its input
-        _, self.inputs = cut.before_last(self.hidden, decoding.layers)
+        _, self.inputs = cut.before_last(self.hidden, decoding.unmade)
         self.slope = {
             name: torch.stack(
                 [
@@ -177,32 +197,26 @@ class _Fast:
             for name in grams
         }
 
-    def increase(self, changes: Sequence[Change]) -> Tensor:
+    def increase(self, changes: Sequence[Change], cut: CutDecoder) -> Tensor:
         """Increase of every target's summed squared error, (g, n, R)."""
         pushed = [change @ self.weight[:, columns].T for columns, change in changes]
         hidden = (self.hidden + torch.stack(pushed)).flatten(0, 1)
-        decoded, unfinished = self.decoding.cut.before_last(hidden, self.decoding.layers)
+        decoded, unfinished = cut.before_last(hidden, self.decoding.unmade)
         found = []
         for name in self.decoding.parts:
             if name in self.slope:
                 inputs = unfinished[name].view(len(changes), len(self.hidden), -1)
                 found.append(self._quadratic(name, inputs - self.inputs[name]))
                 continue
-            if name in self.cells:
-                after = self._of_cells(name, unfinished[name])
+            if name in self.corners:
+                grid, layers = unfinished[name], cut.pictures[name]
+                after = layers.squared_error(grid, self.corners[name], len(self.hidden))[..., None]
             else:
                 if name in unfinished:
                     decoded[name] = self.decoding.rows_of(name, unfinished[name])
                 after = self.decoding.error_sums(decoded, self.truth, [name])[0]
             found.append(after - self.before[name])
         return torch.cat(found, dim=2)
-
-    def _of_cells(self, name: str, cells: Tensor) -> Tensor:
-        """Take a picture's cells (g x n, 4C, h, w) to its summed squared error, (g, n, 1)."""
-        true = self.cells[name]
-        error = cells.permute(0, 2, 3, 1).reshape(-1, *true.shape).sub_(true)
-        size: Tensor = torch.linalg.vector_norm(error, dim=2, keepdim=True)
-        return size.square()
 
     def _quadratic(self, name: str, moved: Tensor) -> Tensor:
         """Take a last layer's moved inputs (g, n, inputs) to the parts, (g, n, parts)."""
@@ -211,6 +225,35 @@ class _Fast:
             for gram, slope in zip(self.decoding.grams[name], self.slope[name], strict=True)
         ]
         return torch.stack(parts, dim=-1)
+
+
+#: does something to a decoder, in some thread
+Work = Callable[[CutDecoder], None]
+
+
+@contextmanager
+def _sharing(decoding: Decoding) -> Iterator[Callable[[Sequence[Work]], None]]:
+    """Do pieces of work side by side, each thread on a decoder of its own."""
+    threads, workers = torch.get_num_threads(), decoding.threads
+    own = threading.local()
+
+    def begin() -> None:
+        torch.set_num_threads(threads // workers)
+        own.cut = decoding.cut.twin()
+
+    @torch.inference_mode()
+    def one(work: Work) -> None:
+        work(own.cut)
+
+    def all_of(pieces: Sequence[Work]) -> None:
+        for _ in pool.map(one, pieces):
+            pass
+
+    try:
+        with ThreadPoolExecutor(workers, "lesion", initializer=begin) as pool:
+            yield all_of
+    finally:
+        torch.set_num_threads(threads)  # some of it is not a thread's but the process's
 
 
 @torch.inference_mode()
@@ -239,13 +282,18 @@ def increases(
     ndarray of float64, (units, t, R)
     """
     found = np.zeros((len(changes), len(reading.trs), len(decoding.names)))
-    group = max(1, BATCH // TRS)
+    group = decoding.group
     way = _Fast if decoding.fast else _Plain
-    for begin in range(0, len(reading.trs), TRS):
-        rows = slice(begin, min(begin + TRS, len(reading.trs)))
-        here = way(decoding, start[rows], decoding.truth(reading.trs[rows]))
-        for first in range(0, len(changes), group):
-            some = [change(rows) for change in changes[first : first + group]]
-            found[first : first + group, rows] = here.increase(some).double().numpy()
-            report(len(some) * (rows.stop - rows.start))
+    with _sharing(decoding) as share:
+        for begin in range(0, len(reading.trs), TRS):
+            rows = slice(begin, min(begin + TRS, len(reading.trs)))
+            here = way(decoding, start[rows], decoding.truth(reading.trs[rows]))
+
+            def some(first: int, cut: CutDecoder, rows: slice = rows, here: Any = here) -> None:
+                units = slice(first, first + group)
+                changed = [change(rows) for change in changes[units]]
+                found[units, rows] = here.increase(changed, cut).double().numpy()
+                report(len(changed) * (rows.stop - rows.start))
+
+            share([partial(some, first) for first in range(0, len(changes), group)])
     return found

@@ -2,7 +2,7 @@
 
 Replacing a unit of the brain changes the first layer by that unit's contribution alone: it need
 not be computed again. A last layer that is linear need not be computed at all where only sums of
-squares are wanted (`sherlock_models.lesions.effects`), and a picture need not be put in order.
+squares are wanted (`sherlock_models.lesions.effects`), nor a picture be made.
 
 Legend: B = samples of a batch, L = units of the brain layer, H = outputs of the first layer.
 """
@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from sherlock_models.lesions.subpixel import SubPixel, replace_pictures
+from sherlock_models.lesions.folded import Folded, replace_pictures
 
 M = TypeVar("M", bound=nn.Module)
 #: layers that need not be finished
-LastLayer = nn.Linear | SubPixel
+LastLayer = nn.Linear | Folded
 
 
 @dataclass
@@ -41,14 +42,14 @@ class CutDecoder:
     last : dict
         By stimulus, the dense layer whose outputs ``[a:b]`` it is, if there is one.
     pictures : dict
-        By stimulus, the chain of convolutions that it is the output of, where all cells are seen.
+        By stimulus, the convolutions that it is the output of, where all their cells are whole.
     """
 
     decoder: nn.Module
     units: int
     first: nn.Linear | None
     last: dict[str, tuple[nn.Linear, slice]] = field(default_factory=dict)
-    pictures: dict[str, SubPixel] = field(default_factory=dict)
+    pictures: dict[str, Folded] = field(default_factory=dict)
 
     @classmethod
     @torch.inference_mode()
@@ -60,16 +61,21 @@ class CutDecoder:
         decoder : nn.Module
         units : int
         fast : bool
-            Whether transposed convolutions may be computed as ordinary ones.
+            Whether transposed convolutions may be computed as products.
         """
         own = copy.deepcopy(decoder).eval()
-        chains = replace_pictures(own) if fast else []
+        folded = replace_pictures(own) if fast else []
         for module in own.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 # a tenth to a quarter faster on CPUs, to within rounding the same
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        last, pictures = find_last(own, units), find_pictures(own, units, chains)
+        last, pictures = find_last(own, units), find_pictures(own, units, folded)
         return cls(own, units, find_first(own, units), last, pictures)
+
+    def twin(self) -> CutDecoder:
+        """Return another with the same weights in memory, for another thread."""
+        own = chain(self.decoder.parameters(), self.decoder.buffers())
+        return copy.deepcopy(self, {id(tensor): tensor for tensor in own})
 
     def __call__(self, read: Tensor) -> dict[str, Tensor]:
         """Decode a brain (B, L) the plain way."""
@@ -91,40 +97,38 @@ class CutDecoder:
         with given(self.first, hidden):
             return self(unread)
 
-    def before_last(self, hidden: Tensor, layers: set[LastLayer]) -> tuple[dict[str, Tensor], ...]:
-        """Decode from (B, H) without finishing some last layers.
+    def before_last(self, hidden: Tensor, names: Set[str]) -> tuple[dict[str, Tensor], ...]:
+        """Decode from (B, H) without the last layers of some stimuli.
 
         Parameters
         ----------
         hidden : Tensor, (B, H)
-        layers : set of nn.Linear and SubPixel
-            Some of `last` and of `pictures`.
+        names : set of str
+            Stimuli among `last` and `pictures`.
 
         Returns
         -------
         decoded : dict of Tensor
-            Nothing that comes from one of ``layers`` means anything.
+            Nothing that comes from one of these layers means anything.
         unfinished : dict of Tensor
-            By stimulus, what a dense last layer was given, (B, inputs), or a picture's cells,
-            (B, 4C, h, w).
+            What such a layer was given, by every stimulus that it makes: a dense one (B, inputs),
+            convolutions (B, channels, h, w).
         """
+        ends: dict[str, LastLayer] = {name: layer for name, (layer, _) in self.last.items()}
+        ends |= self.pictures
         seen: dict[LastLayer, Tensor] = {}
 
         def unmade(layer: LastLayer, value: Tensor) -> Tensor:
-            if isinstance(layer, SubPixel):
-                seen[layer] = layer.cells(value)
-                many, h, w = seen[layer].shape[1:]
-                return value.new_zeros(1, 1, 1, 1).expand(len(value), many // 4, 2 * h, 2 * w)
             seen[layer] = value
-            return value.new_zeros(1, 1).expand(len(value), layer.out_features)
+            if isinstance(layer, Folded):
+                return value.new_zeros(()).expand(layer.size(value))
+            return value.new_zeros(()).expand(len(value), layer.out_features)
 
         with ExitStack() as stack:
-            for layer in layers:
+            for layer in {ends[name] for name in names}:
                 stack.enter_context(answering(layer, partial(unmade, layer)))
             decoded = self.rest(hidden)
-        ends: dict[str, LastLayer] = {name: layer for name, (layer, _) in self.last.items()}
-        ends |= self.pictures
-        return decoded, {name: seen[layer] for name, layer in ends.items() if layer in layers}
+        return decoded, {name: seen[layer] for name, layer in ends.items() if layer in seen}
 
 
 @contextmanager
@@ -193,16 +197,14 @@ def find_last(decoder: nn.Module, units: int) -> dict[str, tuple[nn.Linear, slic
 
 
 @torch.inference_mode()
-def find_pictures(
-    decoder: nn.Module, units: int, chains: Sequence[SubPixel]
-) -> dict[str, SubPixel]:
-    """Find the stimuli that are the output of a chain, unchanged and all of it: by stimulus."""
-    decoded, outputs = _outputs(decoder, units, set(chains))
+def find_pictures(decoder: nn.Module, units: int, folded: Sequence[Folded]) -> dict[str, Folded]:
+    """Find the stimuli that are what convolutions put out, unchanged and whole: by stimulus."""
+    decoded, outputs = _outputs(decoder, units, set(folded))
     return {
-        name: chain
+        name: layers
         for name, picture in decoded.items()
-        for chain in chains
-        if chain.whole and chain in outputs and torch.equal(picture, outputs[chain])
+        for layers in folded
+        if layers.whole and layers in outputs and torch.equal(picture, outputs[layers])
     }
 
 

@@ -33,7 +33,7 @@ from sherlock_models.lesions.block_tests import (
     time_blocks,
 )
 from sherlock_models.lesions.brain import Reading, Replacing
-from sherlock_models.lesions.effects import BATCH, TRS, Change, Decoding, increases
+from sherlock_models.lesions.effects import TRS, Change, Decoding, increases
 from sherlock_models.lesions.null import NullUnits, null_units
 from sherlock_models.lesions.targets import decoding_of, variances
 from sherlock_models.lesions.units import Elements, Unit, find_units, is_image, of_the_layer
@@ -200,13 +200,15 @@ class Study:
         return null_units(self.units, positions, signal, draws, self.replacing.seed)
 
     def cost(self, null: NullUnits) -> Cost:
-        """Count the samples, and time a batch of them; the first sets up what the others use."""
+        """Count the samples, and time a batch a thread; the first sets up what the others use."""
         trs = sum(len(reading.trs) for reading in self.readings)
         each = 3 if self.confirms else 1
         samples = trs * (each * len(self.units) + len(null.index))
         one = self.readings[0]
         some = Reading(one.trs[:TRS], one.weight[:TRS], one.read[:TRS], one.replacement[:TRS])
-        changes = [lambda rows: _nothing(some, rows)] * (BATCH // TRS)
+        changes = [lambda rows: _nothing(some, rows)] * (
+            self.decoding.group * self.decoding.threads
+        )
         taken = []
         for _ in range(2):
             begun = time.perf_counter()

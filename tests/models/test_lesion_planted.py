@@ -127,7 +127,7 @@ def test_isolate_mirrors_lesion_where_units_do_not_interact(reading: Reading) ->
 def test_a_picture_need_not_be_made_to_know_its_error(reading: Reading) -> None:
     planted = decoding(Planted(), reading, fast=True)
     assert set(planted.grams) == {"video"}
-    assert len(planted.layers) == 1  # the sound is of the same layer, and computed alone
+    assert planted.unmade == {"video"}  # the sound is of the same layer, and computed alone
 
 
 @pytest.mark.parametrize(

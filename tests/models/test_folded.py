@@ -1,6 +1,8 @@
-"""Pictures by ordinary convolutions: the same as by transposed ones, dealt out or not."""
+"""Pictures by products that are folded: the same as by transposed convolutions, made or not."""
 
 from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from sherlock_models.architectures.layers import Up
 from sherlock_models.architectures.paths import PictureBack
 from sherlock_models.lesions.first_layer import CutDecoder
-from sherlock_models.lesions.subpixel import SubPixel, replace_pictures, undealt
+from sherlock_models.lesions.folded import LANES, replace_pictures
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -39,11 +41,21 @@ def test_the_same_picture(picture: tuple[int, int], channels: list[int], batch: 
 
 
 @torch.inference_mode()
-def test_cells_are_the_pixels_in_another_order() -> None:
-    layer = nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1, bias=False)
-    grid = torch.randn(2, 3, 4, 5)
-    cells = SubPixel([layer]).cells(grid)
-    close(cells.permute(0, 2, 3, 1), undealt(layer(grid)))
+@settings(deadline=None, max_examples=20)
+@given(
+    half=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    samples=st.integers(1, LANES),
+    several=st.integers(1, 3),
+)
+def test_an_error_without_the_picture(half: tuple[int, int], samples: int, several: int) -> None:
+    torch.manual_seed(0)
+    back = PictureBack((2 * half[0], 2 * half[1]), (3, 5), width=4).requires_grad_(False)
+    (folded,) = replace_pictures(back)
+    grid = torch.randn(several * samples, back.first[0], *back.first[1:])
+    true = torch.randn(samples, 3, 2 * half[0], 2 * half[1])
+    error = folded(grid).view(several, *true.shape) - true
+    found = folded.squared_error(grid, folded.corners(true), samples)
+    close(found.float(), error.square().sum((2, 3, 4)))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +64,7 @@ def test_cells_are_the_pixels_in_another_order() -> None:
         pytest.param(nn.ConvTranspose2d(2, 2, 5, stride=2, padding=2), id="a longer kernel"),
         pytest.param(nn.ConvTranspose2d(2, 2, 3, stride=1, padding=1), id="no stride"),
         pytest.param(nn.ConvTranspose2d(2, 2, 3, 2, 1, groups=2), id="channels apart"),
+        pytest.param(nn.ConvTranspose2d(2, 2, 3, 2, 1).double(), id="another precision"),
     ],
 )
 def test_other_convolutions_are_left_alone(layer: nn.Module) -> None:
@@ -75,19 +88,42 @@ class Told(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("decoder", "undealt_pictures"),
+    ("decoder", "need_not_be_made"),
     [
         pytest.param(Told(1), {"video"}, id="as the convolutions give it"),
         pytest.param(Told(2), set(), id="changed afterwards"),
         pytest.param(Told(1, (7, 12)), set(), id="cells beyond the picture"),
     ],
 )
-def test_only_a_picture_that_is_all_of_the_cells_may_stay_undealt(
-    decoder: Told, undealt_pictures: set[str]
+def test_only_a_picture_of_whole_cells_need_not_be_made(
+    decoder: Told, need_not_be_made: set[str]
 ) -> None:
     cut = CutDecoder.of(decoder, 6)
-    assert set(cut.pictures) == undealt_pictures
+    assert set(cut.pictures) == need_not_be_made
     read = torch.randn(4, 6)
     with torch.inference_mode():
         close(cut.rest(cut.first_output(read))["video"], decoder(read)["video"])
     assert not CutDecoder.of(decoder, 6, fast=False).pictures
+
+
+@torch.inference_mode()
+def test_twins_share_weights_and_nothing_else() -> None:
+    """Threads decode side by side: each with its own room, all with the same weights."""
+    cut = CutDecoder.of(Told(1), 6)
+    hidden = torch.randn(200, 16, 5)
+    wanted = [cut.rest(some)["video"] for some in hidden]
+    twins = [cut.twin() for _ in range(3)]
+    for twin in twins:
+        own = {id(tensor) for tensor in (*twin.decoder.parameters(), *twin.decoder.buffers())}
+        assert own == {id(t) for t in (*cut.decoder.parameters(), *cut.decoder.buffers())}
+        assert twin.pictures["video"] is not cut.pictures["video"]
+
+    @torch.inference_mode()
+    def decoded(number: int) -> Tensor:
+        return twins[number % 3].rest(hidden[number])["video"]
+
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two, ThreadPoolExecutor(1) as three:
+        pools = [one, two, three]
+        found = [pools[number % 3].submit(decoded, number) for number in range(len(hidden))]
+        for own, picture in zip(found, wanted, strict=True):
+            torch.testing.assert_close(own.result(), picture, rtol=0, atol=0)

@@ -1,0 +1,306 @@
+"""Transposed convolutions as products that are folded together, for a decoder run 100,000 times.
+
+A transposed convolution of stride 2 is one matrix product, a cell's channels by all nine taps of
+the kernel, whose outcomes are added where they overlap (Chellapilla et al. 2006, IWFHR). A pixel
+whose row and column are even takes one outcome, one whose row or column is odd two, another four.
+With samples side by side in memory each of these sums is a few instructions, and few enough samples
+at a time stay in a core's cache. For a picture's few channels that beats the convolutions of CPU
+libraries, all the more where only an error's size is wanted and the last picture is never made
+(`benchmarks/lesion.py`).
+
+Legend: B = samples, N = `LANES` of them side by side, K = channels of what goes in, C = of what
+comes out, (h, w) = a grid of cells, (y, x) = the picture made of it, 2h or 2h - 1 high. Grids lie
+as (K, h, w, N), products as (9, C, h, w, N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from sherlock_models.compiled import compiled
+
+#: samples side by side: one or two of a processor's vectors
+LANES = 16
+#: kernel, stride and padding of `architectures.layers.Up`
+_SHAPE = ((3, 3), (2, 2), (1, 1))
+#: first rows and columns of the four pixels of a cell
+_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+class Folded(nn.Module):
+    """Transposed convolutions with ReLU between them, the same to within rounding; for inference.
+
+    One thread may use it at a time.
+
+    Parameters
+    ----------
+    layers : sequence of nn.ConvTranspose2d
+        In order; float32 on the CPU, kernel 3, stride 2, padding 1.
+    """
+
+    def __init__(self, layers: list[nn.ConvTranspose2d]) -> None:
+        super().__init__()
+        self.taps, self.biases = nn.ParameterList(), nn.ParameterList()
+        self.missing = [layer.output_padding for layer in layers]
+        self.bench: Bench | None = None
+        for layer in layers:
+            taps = layer.weight.detach().permute(2, 3, 1, 0).reshape(-1, layer.in_channels)
+            none = layer.weight.new_zeros(layer.out_channels)
+            self.taps.append(taps.contiguous())
+            self.biases.append(none if layer.bias is None else layer.bias.detach().clone())
+        self.requires_grad_(False)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every cell of the last layer has all four pixels."""
+        return all(self.missing[-1])
+
+    def size(self, grid: Tensor) -> tuple[int, int, int, int]:
+        """Size of the pictures (B, C, y, x) of a grid (B, K, h, w)."""
+        y, x = grid.shape[2:]
+        for more_rows, more_columns in self.missing:
+            y, x = 2 * y - 1 + more_rows, 2 * x - 1 + more_columns
+        return len(grid), len(self.biases[-1]), y, x
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Take (B, K, h, w) to the picture (B, C, y, x)."""
+        pictures = grid.new_empty(self.size(grid))
+        room = pictures.new_empty(*pictures.shape[1:], LANES)
+        bias, into = self.biases[-1].numpy(), room.numpy()
+        for some, out in zip(torch.split(grid, LANES), torch.split(pictures, LANES), strict=True):
+            _fold(self._products(some), bias, np.float32(-np.inf), into)
+            out.copy_(room.permute(3, 0, 1, 2)[: len(some)])
+        return pictures
+
+    def corners(self, pictures: Tensor) -> Tensor:
+        """Part pictures (n, C, 2h, 2w), less the bias, into pixels of cells, (4, C, h, w, N)."""
+        n, channels, y, x = pictures.shape
+        shifted = pictures - self.biases[-1][:, None, None]
+        found = pictures.new_zeros(4, channels, y // 2, x // 2, LANES)
+        for into, (down, across) in zip(found, _CORNERS, strict=True):
+            into[..., :n] = shifted[:, :, down::2, across::2].permute(1, 2, 3, 0)
+        return found
+
+    def squared_error(self, grid: Tensor, corners: Tensor, samples: int) -> Tensor:
+        """Sum the squared error of the pictures, without making them.
+
+        Parameters
+        ----------
+        grid : Tensor, (g x n, K, h, w)
+            g times the same n samples.
+        corners : Tensor, (4, C, h', w', N)
+            Of the n pictures that they should be.
+        samples : int
+            n, at most N.
+
+        Returns
+        -------
+        Tensor of float64, (g, n)
+        """
+        true = corners.numpy()
+        total = np.zeros((len(grid) // samples, LANES))
+        for row, some in zip(total, torch.split(grid, samples), strict=True):
+            _square(self._products(some), true, row)
+        return torch.from_numpy(total)[:, :samples]
+
+    def _products(self, grid: Tensor) -> NDArray[np.float32]:
+        """Take up to N samples (B, K, h, w) to the products of the last layer."""
+        if self.bench is None or self.bench.cells.shape[1:3] != grid.shape[2:]:
+            sizes = list(zip(self.taps, self.biases, self.missing, strict=True))
+            self.bench = Bench(sizes, *grid.shape[2:])
+        return self.bench.products(grid)
+
+
+class Bench:
+    """Room for the work of one thread, taken once: taking it anew costs as much as the products.
+
+    Parameters
+    ----------
+    layers : list of (Tensor, Tensor, tuple)
+        Taps (9C, K), bias (C,), and of each axis 1 for 2h pixels, 0 for 2h - 1.
+    h, w : int
+        Of the first grid.
+    """
+
+    def __init__(
+        self, layers: list[tuple[Tensor, Tensor, tuple[int, ...]]], h: int, w: int
+    ) -> None:
+        cells = self.cells = torch.empty(layers[0][0].shape[1], h, w, LANES)
+        self.steps: list[tuple[Tensor, Tensor, Tensor, tuple[Any, ...]]] = []
+        for taps, bias, missing in layers:
+            out = torch.empty(len(taps), cells[0].numel())
+            products = out.numpy().reshape(9, len(bias), *cells.shape[1:])
+            y, x = (2 * n - 1 + more for n, more in zip(cells.shape[1:3], missing, strict=True))
+            picture = torch.empty(len(bias), y, x, LANES)
+            fold = (products, bias.numpy(), np.float32(0), picture.numpy())
+            self.steps.append((taps.detach(), cells.flatten(1), out, fold))
+            cells = picture
+
+    def __deepcopy__(self, memo: dict[int, object]) -> None:
+        # another thread needs a bench of its own
+        return None
+
+    def products(self, grid: Tensor) -> NDArray[np.float32]:
+        """Take up to N samples (B, K, h, w) to the last layer's products, (9, C, h', w', N)."""
+        side_by_side = self.cells.view(-1, LANES)
+        side_by_side[:, : len(grid)] = grid.flatten(1).T
+        side_by_side[:, len(grid) :] = 0
+        *hidden, (taps, cells, out, last) = self.steps
+        for weight, inputs, into, fold in hidden:
+            torch.mm(weight, inputs, out=into)
+            _fold(*fold)
+        torch.mm(taps, cells, out=out)
+        products: NDArray[np.float32] = last[0]
+        return products
+
+
+def replace_pictures(decoder: nn.Module) -> list[Folded]:
+    """Put a `Folded` in the place of every chain of transposed convolutions; return them."""
+    found = []
+    for parent, name, chain in list(_chains(decoder)):
+        found.append(Folded(chain))
+        setattr(parent, name, found[-1])
+    return found
+
+
+def _chains(decoder: nn.Module) -> Iterator[tuple[nn.Module, str, list[nn.ConvTranspose2d]]]:
+    for parent in decoder.modules():
+        for name, child in parent.named_children():
+            layers = [*child] if isinstance(child, nn.Sequential) else []
+            chain = [layer for layer in layers[::2] if _fits(layer)]
+            relus = [layer for layer in layers[1::2] if isinstance(layer, nn.ReLU)]
+            if chain and len(layers) % 2 and len(chain) + len(relus) == len(layers):
+                yield parent, name, chain
+
+
+def _fits(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, nn.ConvTranspose2d)
+        and (layer.kernel_size, layer.stride, layer.padding) == _SHAPE
+        and (layer.groups, layer.dilation) == (1, (1, 1))
+        and (layer.weight.device.type, layer.weight.dtype) == ("cpu", torch.float32)
+    )
+
+
+# The tap 3 a + b of a cell (i, j) lands at row 2 i + a - 1 and column 2 j + b - 1: of a cell's four
+# pixels those in the odd row take from the cell below too, those in the odd column from the right.
+
+
+@compiled
+def _fold(products: Any, bias: Any, floor: Any, picture: Any) -> None:
+    h, w = products.shape[2:4]
+    beyond = np.zeros((w, LANES), np.float32)
+    for c in range(picture.shape[0]):
+        base = bias[c]
+        for i in range(h):
+            own, right = products[4, c, i], products[5, c, i]
+            _fold_row(
+                own,
+                right,
+                beyond,
+                beyond,
+                products[3, c, i],
+                beyond,
+                base,
+                floor,
+                picture[c, 2 * i],
+            )
+            if 2 * i + 1 == picture.shape[1]:
+                continue
+            last = i + 1 == h
+            down = beyond if last else products[1, c, i + 1]
+            beside = beyond if last else products[2, c, i + 1]
+            across = beyond if last else products[0, c, i + 1]
+            own, right = products[7, c, i], products[8, c, i]
+            _fold_row(
+                own,
+                right,
+                down,
+                beside,
+                products[6, c, i],
+                across,
+                base,
+                floor,
+                picture[c, 2 * i + 1],
+            )
+
+
+@compiled
+def _fold_row(
+    own: Any,
+    right: Any,
+    down: Any,
+    beside: Any,
+    next_own: Any,
+    next_down: Any,
+    base: Any,
+    floor: Any,
+    row: Any,
+) -> None:
+    w = own.shape[0]
+    for j in range(w):
+        for n in range(LANES):
+            value = own[j, n] + down[j, n] + base
+            row[2 * j, n] = floor if value < floor else value
+    for j in range(w - 1):
+        for n in range(LANES):
+            value = right[j, n] + beside[j, n] + next_own[j + 1, n] + next_down[j + 1, n] + base
+            row[2 * j + 1, n] = floor if value < floor else value
+    if 2 * w == row.shape[0]:
+        for n in range(LANES):
+            value = right[w - 1, n] + beside[w - 1, n] + base
+            row[2 * w - 1, n] = floor if value < floor else value
+
+
+@compiled
+def _square(products: Any, true: Any, total: Any) -> None:
+    h, w = products.shape[2:4]
+    beyond, sums = np.zeros((w, LANES), np.float32), np.zeros((w, LANES), np.float32)
+    for c in range(true.shape[1]):
+        for i in range(h):
+            own, right, following = products[4, c, i], products[5, c, i], products[3, c, i]
+            _square_row(
+                own, right, beyond, beyond, following, beyond, true[0, c, i], true[1, c, i], sums
+            )
+            last = i + 1 == h
+            down = beyond if last else products[1, c, i + 1]
+            beside = beyond if last else products[2, c, i + 1]
+            across = beyond if last else products[0, c, i + 1]
+            own, right, following = products[7, c, i], products[8, c, i], products[6, c, i]
+            _square_row(
+                own, right, down, beside, following, across, true[2, c, i], true[3, c, i], sums
+            )
+    for j in range(w):
+        for n in range(LANES):
+            total[n] += sums[j, n]
+
+
+@compiled
+def _square_row(
+    own: Any,
+    right: Any,
+    down: Any,
+    beside: Any,
+    following: Any,
+    across: Any,
+    even: Any,
+    odd: Any,
+    sums: Any,
+) -> None:
+    # a sum for every column: a single one would wait for each addition before the next
+    w = own.shape[0]
+    for j in range(w - 1):
+        for n in range(LANES):
+            here = own[j, n] + down[j, n] - even[j, n]
+            next_ = right[j, n] + beside[j, n] + following[j + 1, n] + across[j + 1, n] - odd[j, n]
+            sums[j, n] += here * here + next_ * next_
+    for n in range(LANES):
+        here = own[w - 1, n] + down[w - 1, n] - even[w - 1, n]
+        next_ = right[w - 1, n] + beside[w - 1, n] - odd[w - 1, n]
+        sums[w - 1, n] += here * here + next_ * next_
