@@ -7,7 +7,7 @@ moments, float32.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -259,17 +259,26 @@ def micro_batch(model: nn.Module, last: bool) -> Iterator[None]:
     yield
 
 
-def clip(model: nn.Module, optimizer: torch.optim.Optimizer, largest: float) -> float:
+def clip(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    largest: float,
+    known: Mapping[Tensor, Tensor] | None = None,
+) -> float:
     """Make the next step take gradients of a norm of at most `largest`; returns their norm.
 
     Gradients below it are left alone: multiplying them by 1 would cost a pass over all of them.
     Above it, a fused optimiser divides by its `grad_scale` (what `torch.amp.GradScaler` sets)
     while it reads them, which saves that pass; sharded gradients are scaled beforehand.
+    `known` are sums of squares by parameter (`dense_norms`), whose gradients are not read.
     """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    known = known or {}
+    held = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in held if p.grad is not None]
     sharded = [g for g in gradients if isinstance(g, DTensor)]
     local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-    total = torch.stack([_squares(g) for g in local]).sum()
+    sizes = [known[p] if p in known else _squares(g) for p, g in zip(held, local, strict=True)]
+    total = torch.stack(sizes).sum()
     if sharded:
         dist.all_reduce(total, group=sharded[0].device_mesh.get_group("shard"))
     norm = float(total.sqrt())

@@ -24,6 +24,7 @@ from sherlock_models.output import Output
 from sherlock_models.parallel import World
 from sherlock_models.training import checkpoint, sharding
 from sherlock_models.training.channel import GlobalBatch, NoisyBrain, residual
+from sherlock_models.training.dense_norms import DenseNorms
 from sherlock_models.training.objective import fit_objective
 from sherlock_models.training.saving import Saver
 from sherlock_models.zoo import build_model
@@ -88,6 +89,8 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        whole = self.sharding.kind == "alone" and config.accumulate == 1
+        self.norms = DenseNorms(self.model if whole and world.device.type == "cpu" else nn.Module())
         self.samples = data.samples("train")
         self.batches = order(data, self.samples, config.batch_size, config.seed)
         self.feed = Feed(data, self.samples, self.batches, world)
@@ -206,6 +209,7 @@ class Trainer:
 
     def close(self) -> None:
         """Stop reading data ahead, and let a checkpoint that is being written be written."""
+        self.norms.close()
         self.feed.close()
         self.saver.close()
 
@@ -265,7 +269,7 @@ class Trainer:
 
     def _update(self, step: int) -> dict[str, float]:
         config = self.config
-        norm = sharding.clip(self.model, self.optimizer, config.clip)
+        norm = sharding.clip(self.model, self.optimizer, config.clip, self.norms.squares())
         rate = learning_rate(step, self.steps, config.learning_rate, config.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
