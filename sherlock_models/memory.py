@@ -32,8 +32,8 @@ def keep_freed() -> bool:
 
     A training step on CPUs frees all its gradients and activations and takes as much again. By
     default the C library hands large pieces back to the system, which clears every page anew: a
-    quarter of the step of an entry with 119 million parameters (`benchmarks/step.py`). The process
-    then stands at its peak between steps, too. A GPU's memory is torch's own to keep.
+    fifth to a quarter of the step of an entry with 119 million parameters (`benchmarks/step.py`).
+    The process then stands at its peak between steps, too. A GPU's memory is torch's own to keep.
 
     Returns
     -------

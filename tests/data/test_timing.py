@@ -178,6 +178,7 @@ def test_a_shift_never_leaves_its_run(shift):
     there = shifted_index(clock, shift)
     run = clock.run_of_tr()
     inside = there >= 0
+    assert set(there[~inside]) <= {-1}
     assert (there[inside] - clock.tr()[inside] == shift).all()
     assert (run[there[inside]] == run[inside]).all()
     assert inside.sum() == max(0, 7 - abs(shift)) + max(0, 5 - abs(shift))
