@@ -255,6 +255,7 @@ def build(
     """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_data import build as builder
     from sherlock_data.catalog import load_catalog
+    from sherlock_data.outcomes import describe
     from sherlock_data.scan import resolve
 
     known = load_catalog(catalog)
@@ -269,7 +270,7 @@ def build(
         if (problem["where"], problem["message"]) not in said:
             said.add((problem["where"], problem["message"]))
             say(f"note: {problem['where']}: {problem['message']}")
-    rows = builder.describe(outcomes)
+    rows = describe(outcomes)
     if as_json:
         print_json({"dataset": dataset, "rows": rows})
     else:
