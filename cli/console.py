@@ -157,13 +157,6 @@ def _line(error: SherlockError | OSError) -> str:
     return f"{where}{error.strerror or error}; check the path and its permissions"
 
 
-def json_option(keys: str) -> Callable[[F], F]:
-    """Add ``--json``, passed on as ``as_json``; ``keys`` of its document are part of its help."""
-    return click.option(
-        "--json", "as_json", is_flag=True, help=f"Print one JSON document on stdout: {keys}."
-    )
-
-
 def print_json(document: Any) -> None:
     """Print one JSON document; what is undefined (NaN) is null, never NaN."""
     click.echo(json.dumps(plain(document), indent=2, allow_nan=False))

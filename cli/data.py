@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sherlock_cli import completion
+from sherlock_cli import completion, options
 from sherlock_cli.console import (
     Group,
     files_in,
     handled,
-    json_option,
     print_json,
     print_table,
     results,
@@ -24,9 +23,6 @@ from sherlock_cli.stores import export, info, verify
 from sherlock_data.errors import InputError, or_beside
 
 _file = click.Path(path_type=Path)
-_catalog = click.option(
-    "--catalog", type=_file, metavar="FILE", help="Your catalogue, laid over the packaged one."
-)
 _raw = click.option(
     "--raw",
     type=_file,
@@ -44,8 +40,8 @@ _out = click.option(
 )
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sherlock-zoo")
+@click.group(cls=Group, context_settings=options.HELP)
+@options.version
 def main() -> None:
     """Turn NIfTI scans and their movie into labelled Zarr stores.
 
@@ -63,10 +59,10 @@ for command in (info, verify, export):
 
 
 @main.command("list")
-@_catalog
+@options.catalog
 @_out
 @_raw
-@json_option("rows of dataset, title, store, kind, state, bytes, why, files")
+@options.as_json("rows of dataset, title, store, kind, state, bytes, why, files")
 @handled
 def list_command(catalog: Path | None, out: str, raw: Path | None, as_json: bool) -> None:
     """What the catalogue offers, what of it is built, and its size.
@@ -113,9 +109,9 @@ def list_command(catalog: Path | None, out: str, raw: Path | None, as_json: bool
     metavar="DATASET | FILE...",
     shell_complete=completion.datasets_or_files,
 )
-@_catalog
+@options.catalog
 @_raw
-@json_option("dataset, repetition_time_s, runs, subjects, problems; of files: files, problems")
+@options.as_json("dataset, repetition_time_s, runs, subjects, problems; of files: files, problems")
 @handled
 def inspect(
     targets: tuple[str, ...], catalog: Path | None, raw: Path | None, as_json: bool
@@ -167,21 +163,14 @@ def inspect(
     metavar="N",
     help="How many subjects, 2 or more.  [default: the size's own number]",
 )
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="The same seed makes the same files.",
-)
+@options.seed("The same seed makes the same files.")
 @click.option(
     "--header-tr",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
     help="TR that the NIfTI headers claim.  [default: the true one]",
 )
-@json_option("folder, catalog, files of path, bytes, sha256")
+@options.as_json("folder, catalog, files of path, bytes, sha256")
 @handled
 def synth(
     out: Path,
@@ -221,7 +210,7 @@ def synth(
 @main.command()
 @click.argument("dataset", shell_complete=completion.datasets)
 @click.argument("stores", nargs=-1, metavar="[STORE]...", shell_complete=completion.stores)
-@_catalog
+@options.catalog
 @_raw
 @_out
 @click.option(
@@ -238,7 +227,7 @@ def synth(
 @click.option("--overwrite", is_flag=True, help="Replace stores of another recipe or input.")
 @click.option("--repair", is_flag=True, help="Mend what verify finds damaged, and only that.")
 @click.option("--dry-run", is_flag=True, help="Print sizes, memory and time; build nothing.")
-@json_option("dataset, rows of store, status, detail, bytes, memory_bytes, seconds, problems")
+@options.as_json("dataset, rows of store, status, detail, bytes, memory_bytes, seconds, problems")
 @handled
 def build(
     dataset: str,
@@ -266,21 +255,22 @@ def build(
     """  # noqa: D301 - click's mark for text that keeps its lines
     from sherlock_data import build as builder
     from sherlock_data.catalog import load_catalog
+    from sherlock_data.outcomes import describe
     from sherlock_data.scan import resolve
 
     known = load_catalog(catalog)
     scan = resolve(dataset, known.dataset(dataset), _raw_folder(raw, catalog))
     for problem in scan.problems:
         say(f"note: {problem.where}: {problem.message}")
-    options = builder.Options(scheduler, workers, overwrite, dry_run, repair)
+    how = builder.Options(scheduler, workers, overwrite, dry_run, repair)
     with BuildProgress("building") as progress:
-        outcomes = builder.build(scan, known, out, stores, options, progress)
+        outcomes = builder.build(scan, known, out, stores, how, progress)
     said = {(problem.where, problem.message) for problem in scan.problems}
     for problem in (p for outcome in outcomes for p in outcome.problems):
         if (problem["where"], problem["message"]) not in said:
             said.add((problem["where"], problem["message"]))
             say(f"note: {problem['where']}: {problem['message']}")
-    rows = builder.describe(outcomes)
+    rows = describe(outcomes)
     if as_json:
         print_json({"dataset": dataset, "rows": rows})
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from sherlock_cli import completion, console
+from sherlock_cli import completion, console, options
 from sherlock_cli.progress import Bar
 
 from sherlock_data.errors import ConfigError
@@ -41,7 +41,7 @@ def _replacement(context: click.Context, option: click.Parameter, value: str) ->
 
 
 @click.command()
-@click.argument("run", type=_file, shell_complete=completion.runs)
+@options.run
 @click.argument("files", nargs=-1, required=True, type=_file, metavar="[MOVIE] OUT.mp4")
 @click.option(
     "--bold",
@@ -49,12 +49,7 @@ def _replacement(context: click.Context, option: click.Parameter, value: str) ->
     shell_complete=completion.subjects,
     help="Read SUBJECT's measured brain instead of a predicted one.",
 )
-@click.option(
-    "--subject",
-    metavar="SUBJECT",
-    shell_complete=completion.subjects,
-    help="Whose brain to predict, of a run with --set subject=embedding.",
-)
+@options.subject("Whose brain to predict, of a run with --set subject=embedding.")
 @click.option(
     "--lesion",
     metavar="UNIT",
@@ -82,7 +77,7 @@ def _replacement(context: click.Context, option: click.Parameter, value: str) ->
     help="Seconds of the film to draw, as 12,30.5.  [default: evenly over it]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace files of these names.")
-@console.json_option(
+@options.as_json(
     "film, bytes, sha256, seconds, frames, frame_rate, trs, decoded_trs, held_out_trs, stills"
 )
 @console.handled

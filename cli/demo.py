@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 import xarray as xr
-from sherlock_cli import data, models, train
+from sherlock_cli import data, models, options, train
 from sherlock_cli.console import handled, print_table, say, seconds, size
 
 from sherlock_data import store as stores
@@ -28,7 +28,7 @@ TRAINING = ["--batch-size", "32", "--set", "width=0.25", "--set", "learning_rate
 STEPS = {"tiny": 60, "demo": 400}
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=options.HELP)
 @click.argument("out", type=click.Path(path_type=Path), default=Path("demo"))
 @click.option(
     "--size",

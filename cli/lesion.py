@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import completion, console
+from sherlock_cli import completion, console, options
 from sherlock_cli.progress import Bar
 
 from sherlock_data.errors import ConfigError
@@ -38,7 +38,7 @@ class _Watch(Bar):
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
+@options.run
 @click.option(
     "--units",
     default="parcels",
@@ -76,13 +76,11 @@ class _Watch(Bar):
     shell_complete=completion.units,
     help="Also train again without UNIT, as a control; takes as long as the training did.",
 )
-@click.option(
-    "--seed", default=0, show_default=True, metavar="N", help="Of every draw of the statistics."
-)
+@options.seed("Of every draw of the statistics.")
 @click.option(
     "--parts", is_flag=True, help="Also print parts: quadrants of a picture, octaves, bands."
 )
-@console.json_option(
+@options.as_json(
     "run, path, rows of unit, network, target, effect, z, p, q, ..., dissociations, and how"
 )
 @console.handled

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import completion, console
+from sherlock_cli import completion, console, options
 from sherlock_cli.decode import decode
 from sherlock_cli.lesion import lesion
 from sherlock_cli.plan import plan_command
@@ -15,11 +15,9 @@ from sherlock_cli.validate import validate
 if TYPE_CHECKING:
     from sherlock_models.run import Run
 
-_run = click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
 
-
-@click.group(cls=console.Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sherlock-zoo")
+@click.group(cls=console.Group, context_settings=options.HELP)
+@options.version
 def main() -> None:
     """Look at the zoo, judge a run, and show what it decodes.
 
@@ -42,13 +40,8 @@ main.add_command(decode)
 
 
 @main.command("list")
-@click.option(
-    "--catalog",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your catalogue, laid over the packaged one.",
-)
-@console.json_option("rows of entry, input, brain, parameters, claimed")
+@options.catalog
+@options.as_json("rows of entry, input, brain, parameters, claimed")
 @console.handled
 def list_command(catalog: Path | None, as_json: bool) -> None:
     """Zoo entries: input, brain layer, parameters.
@@ -83,8 +76,8 @@ def list_command(catalog: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@_run
-@console.json_option(
+@options.run
+@options.as_json(
     "run, entry, state, reason, step, steps, eta_s, terms of term, split, last, best, mean, curve"
 )
 @console.handled
@@ -153,11 +146,9 @@ def _summary(run: Run) -> dict[str, Any]:
 
 
 @main.command()
-@_run
-@click.option(
-    "--seed", default=0, show_default=True, metavar="N", help="Of the resampling and the null."
-)
-@console.json_option("run, split, rows of predictor, target, metric, value, low, high, n, and more")
+@options.run
+@options.seed("Of the resampling and the null.")
+@options.as_json("run, split, rows of predictor, target, metric, value, low, high, n, and more")
 @console.handled
 @console.stoppable()
 def evaluate(run: Path, seed: int, as_json: bool) -> None:
@@ -206,7 +197,7 @@ def _print_scores(document: dict[str, Any]) -> None:
 
 
 @main.command()
-@_run
+@options.run
 @click.option(
     "--truth",
     type=click.Path(path_type=Path),
@@ -214,7 +205,7 @@ def _print_scores(document: dict[str, Any]) -> None:
     shell_complete=completion.store_folders,
     help="What sherlock-data synth planted, to be set beside what was found.",
 )
-@console.json_option("page, bytes")
+@options.as_json("page, bytes")
 @console.handled
 @console.stoppable()
 def report(run: Path, truth: Path | None, as_json: bool) -> None:
@@ -247,9 +238,9 @@ def report(run: Path, truth: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@_run
+@options.run
 @click.argument("out", type=click.Path(path_type=Path), shell_complete=completion.folders)
-@console.json_option("folder, files of path, bytes, sha256")
+@options.as_json("folder, files of path, bytes, sha256")
 @console.handled
 @console.stoppable()
 def export(run: Path, out: Path, as_json: bool) -> None:

@@ -7,27 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import completion, console
+from sherlock_cli import completion, console, options
 
 if TYPE_CHECKING:
     from sherlock_models.planning.machines import Machine
 
 
 @click.command("plan")
-@click.argument("entry", required=False, shell_complete=completion.entries)
-@click.option(
-    "--data",
-    metavar="DIR",
-    shell_complete=completion.dataset_folders,
-    help="Dataset folder, STORES/DATASET, whose sizes are taken.  "
-    "[default: the first analysis's sizes]",
-)
-@click.option(
-    "--catalog",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your catalogue, laid over the packaged one.",
-)
+@options.entry
+@options.data(", whose sizes are taken.  [default: the first analysis's sizes]")
+@options.catalog
 @click.option(
     "--gpus",
     type=click.IntRange(1),
@@ -66,26 +55,10 @@ if TYPE_CHECKING:
 @click.option(
     "--measure", is_flag=True, help="With --gpu cpu: time this machine for a second or two."
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Samples of a step, over all cards.  [default: 64]",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    help="Numbers that are computed with.  [default: fp32]",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=completion.settings,
-    help="Any setting that sherlock-train takes, as width=0.5; may be repeated.",
-)
-@console.json_option("rows of entry, parameters, claimed, peak, machines, claims, and more")
+@options.batch_size("cards")
+@options.precision
+@options.settings("Any setting that sherlock-train takes")
+@options.as_json("rows of entry, parameters, claimed, peak, machines, claims, and more")
 @console.handled
 def plan_command(
     entry: str | None,
@@ -99,7 +72,7 @@ def plan_command(
     measure: bool,
     settings: tuple[str, ...],
     as_json: bool,
-    **options: Any,
+    **others: Any,
 ) -> None:
     """Memory, GPUs and time that ENTRY, or every entry, takes.
 
@@ -117,7 +90,7 @@ def plan_command(
     from sherlock_models.planning.plan import plan
     from sherlock_models.settings import parse_settings
 
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in others.items() if value is not None}
     shown = names or (USUAL if as_json or entry else USUAL[:1])
     machines = [
         machine(name, flops=flops, bandwidth=bandwidth, memory=memory, try_out=measure)

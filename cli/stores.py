@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sherlock_cli import completion
-from sherlock_cli.console import handled, json_option, print_json, print_table, results, say, tell
+from sherlock_cli import completion, options
+from sherlock_cli.console import handled, print_json, print_table, results, say, tell
 from sherlock_cli.progress import BuildProgress
 
 from sherlock_data.errors import ConfigError
@@ -15,7 +15,7 @@ from sherlock_data.errors import ConfigError
 
 @click.command()
 @click.argument("path", shell_complete=completion.stores_or_datasets)
-@json_option("rows of store, path, bytes, dims, coords, variables, attrs")
+@options.as_json("rows of store, path, bytes, dims, coords, variables, attrs")
 @handled
 def info(path: str, as_json: bool) -> None:
     """What stores hold: dims, coordinates, sizes, and their origin.
@@ -44,7 +44,7 @@ def info(path: str, as_json: bool) -> None:
     metavar="PATH...",
     shell_complete=completion.stores_or_datasets,
 )
-@json_option("rows of store, array, chunk, problem, path, key; none where all is whole")
+@options.as_json("rows of store, array, chunk, problem, path, key; none where all is whole")
 @handled
 def verify(paths: tuple[str, ...], as_json: bool) -> None:
     """Compare every byte of stores with what was written.
@@ -83,12 +83,7 @@ def _print_damage(stores: list[str], rows: list[dict[str, Any]]) -> None:
 @click.command()
 @click.argument("store", shell_complete=completion.store_folders)
 @click.argument("out", type=click.Path(path_type=Path), metavar="OUT.nii.gz")
-@click.option(
-    "--subject",
-    metavar="SUBJECT",
-    shell_complete=completion.subjects,
-    help="Whose series; needed where the store holds several.",
-)
+@options.subject("Whose series; needed where the store holds several.")
 @click.option(
     "--run",
     "run_name",
@@ -102,7 +97,7 @@ def _print_damage(stores: list[str], rows: list[dict[str, Any]]) -> None:
     metavar="A:B",
     help="From second A up to B on the scan clock; either may be left out.  [default: all]",
 )
-@json_option("file, bytes, sha256")
+@options.as_json("file, bytes, sha256")
 @handled
 def export(
     store: str,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from sherlock_cli import completion, console
+from sherlock_cli import completion, console, options
 
 from sherlock_data.errors import ConfigError
 
@@ -17,14 +17,9 @@ if TYPE_CHECKING:
     from sherlock_models.training.train import Cost
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("entry", required=False, shell_complete=completion.entries)
-@click.option(
-    "--data",
-    metavar="DIR",
-    shell_complete=completion.dataset_folders,
-    help="Dataset folder, STORES/DATASET; also s3://...",
-)
+@click.command(context_settings=options.HELP)
+@options.entry
+@options.data("; also s3://...")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -44,12 +39,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Passes over the training samples.  [default: 20]",
 )
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Samples of a step, over all ranks.  [default: 64]",
-)
+@options.batch_size("ranks")
 @click.option(
     "--gpus",
     type=click.IntRange(1),
@@ -71,31 +61,15 @@ if TYPE_CHECKING:
     metavar="N",
     help="Which of the folds is held out, from 0.  [default: 0]",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    help="Numbers that are computed with.  [default: fp32]",
-)
+@options.precision
 @click.option(
     "--seed",
     type=click.IntRange(0),
     metavar="N",
     help="Of the weights and the order of samples.  [default: 0]",
 )
-@click.option(
-    "--catalog",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Your catalogue, laid over the packaged one.",
-)
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    shell_complete=completion.settings,
-    help="Any other setting of the run or the entry, as width=0.5; may be repeated.",
-)
+@options.catalog
+@options.settings("Any other setting of the run or the entry")
 @click.option(
     "--resume",
     type=click.Path(path_type=Path),
@@ -103,7 +77,7 @@ if TYPE_CHECKING:
     shell_complete=completion.runs,
     help="Go on with RUN from its last checkpoint.",
 )
-@console.json_option("run, state, steps, best_step, validation")
+@options.as_json("run, state, steps, best_step, validation")
 @console.handled
 def main(
     entry: str | None,
@@ -115,7 +89,7 @@ def main(
     settings: tuple[str, ...],
     resume: Path | None,
     as_json: bool,
-    **options: Any,
+    **others: Any,
 ) -> None:
     """Train ENTRY on a dataset's stores, or go on with a run.
 
@@ -136,7 +110,7 @@ def main(
     from sherlock_models.spread import Spread
     from sherlock_models.training import launch, train
 
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in others.items() if value is not None}
     if gpus and processes:
         raise click.UsageError("--gpus and --processes exclude each other")
     if resume is not None:

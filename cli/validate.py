@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from sherlock_cli import completion, console
+from sherlock_cli import completion, console, options
 
 if TYPE_CHECKING:
     from sherlock_models.validate import Bound, Outcome
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     shell_complete=completion.folders,
     help="Keep raw files, stores and runs there.  [default: nothing is kept]",
 )
-@console.json_option("size, rows, one for each seed, bounds, met")
+@options.as_json("size, rows, one for each seed, bounds, met")
 @console.handled
 def validate(seeds: int | None, size: str, out: Path | None, as_json: bool) -> None:
     """Find what was planted, from raw files to lesions.

@@ -12,60 +12,26 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sherlock_data import locks, repair
 from sherlock_data import store as stores
 from sherlock_data.catalog import Catalog
 from sherlock_data.contract import SUFFIX
-from sherlock_data.errors import InputError, NoSpaceError, StoreError, UnavailableError
+from sherlock_data.errors import InputError, NoSpaceError, StoreError
 from sherlock_data.graph import Progress, Silent, connect, run_parts
+from sherlock_data.outcomes import Outcome, outcome_of
+from sherlock_data.planners import plan_all, plan_store, waits, wanted_recipes
 from sherlock_data.provenance import (
     completed_inputs,
     differences,
     has_other_lag,
     remember_times,
 )
-from sherlock_data.recipes import Recipe
 from sherlock_data.remote import is_remote, locate
 from sherlock_data.scan import Scan
 from sherlock_data.store import StorePlan
 
 _LOG = logging.getLogger(__name__)
-
-#: stores that others are derived from come first
-ORDER = ("volumes", "voxels", "parcels", "pca", "stimulus", "annotations", "features", "frames")
-#: bytes before compression that one core turns into a store per second; `benchmarks/build.py`
-#: prints what this machine does
-BYTES_PER_SECOND = 2e8
-#: kinds that read the movies
-OF_MOVIES = ("stimulus", "features", "frames")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to one store.
-
-    Attributes
-    ----------
-    store : str
-    status : str
-        ``"built"``, ``"repaired"``, ``"updated"`` (it records another lag now), ``"up to date"``,
-        ``"skipped"``, or, on a dry run, ``"planned"`` or ``"damaged"``.
-    detail : str
-        A line for people: size, or why it was skipped.
-    nbytes, memory_bytes : int
-        Size before compression, and the most one worker holds.
-    problems : list of dict
-        ``code``, ``where``, ``message``, recorded in the store.
-    """
-
-    store: str
-    status: str
-    detail: str = ""
-    nbytes: int = 0
-    memory_bytes: int = 0
-    problems: tuple[dict[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +92,7 @@ def build(
         If the disk cannot hold the stores.
     """
     options, progress = options or Options(), progress or Silent()
-    recipes = _wanted(scan, catalog, names)
+    recipes = wanted_recipes(scan, catalog, names)
     folder = locate(out) / scan.dataset
     if options.scheduler and not options.dry_run:
         connect(options.scheduler).close()
@@ -134,20 +100,20 @@ def build(
         folder = folder.absolute()
 
     def plan(name: str) -> StorePlan:
-        return _plan(name, recipes[name], scan, folder, catalog)
+        return plan_store(name, recipes[name], scan, folder, catalog)
 
     outcomes: dict[str, Outcome] = {}
     paths = {name: folder / f"{name}{SUFFIX}" for name in recipes}
     mended = _mend(paths, plan, options, progress) if options.repair else {}
     if options.repair and options.dry_run:
         return list(mended.values())
-    plans = _plan_all(recipes, names, plan, outcomes)
+    plans = plan_all(recipes, names, plan, outcomes)
     for name in plans:
-        if _waits(name, recipes, outcomes) or _is_to_do(
+        if waits(name, recipes, outcomes) or _is_to_do(
             plans[name], options.overwrite, named=not names or name in names
         ):
             _refuse_link(plans[name].path)
-            outcomes[name] = _outcome(name, plans[name], "planned")
+            outcomes[name] = outcome_of(name, plans[name], "planned")
         else:
             outcomes[name] = _up_to_date(name, plans[name])
     if options.dry_run:
@@ -161,7 +127,7 @@ def build(
             # a derived store knows its size, whether it can be and whether it still stands, once
             # its source is there
             if recipes[name].sources:
-                again = _plan_all({name: recipes[name]}, names, plan, outcomes)
+                again = plan_all({name: recipes[name]}, names, plan, outcomes)
                 if name not in again:
                     continue
                 now = again[name]
@@ -192,15 +158,15 @@ def _refuse_link(path: str | Path) -> None:
 
 def _up_to_date(name: str, plan: StorePlan) -> Outcome:
     if has_other_lag(plan):
-        return _outcome(name, plan, "updated", f"would record lag_s = {plan.attrs['lag_s']:g}")
-    return _outcome(name, plan, "up to date", "same recipe and inputs")
+        return outcome_of(name, plan, "updated", f"would record lag_s = {plan.attrs['lag_s']:g}")
+    return outcome_of(name, plan, "up to date", "same recipe and inputs")
 
 
 def _record_lag(name: str, plan: StorePlan, options: Options, progress: Progress) -> Outcome:
     def resume(plan: StorePlan) -> Outcome:
         return _one(name, plan, options, progress)
 
-    return _outcome(name, plan, "updated", repair.record_lag(plan, resume))
+    return outcome_of(name, plan, "updated", repair.record_lag(plan, resume))
 
 
 def _took_over(outcome: Outcome, dead: locks.Holder | None) -> Outcome:
@@ -231,86 +197,7 @@ def _mend(
         return _one(name, now, options, progress)
 
     mended = repair.mend_all(paths, plan, one, progress)
-    return {name: _outcome(name, *done) for name, done in mended.items()}
-
-
-def _plan_all(
-    recipes: Mapping[str, Recipe],
-    named: Sequence[str],
-    plan: Callable[[str], StorePlan],
-    outcomes: dict[str, Outcome],
-) -> dict[str, StorePlan]:
-    """Plan every store before anything is written; note in ``outcomes`` what cannot be built."""
-    plans = {}
-    for name, recipe in recipes.items():
-        try:
-            _check_sources(recipe, outcomes)
-            plans[name] = plan(name)
-        except UnavailableError as error:
-            if name in named:
-                raise
-            outcomes[name] = Outcome(name, "skipped", str(error))
-    return plans
-
-
-def _check_sources(recipe: Recipe, outcomes: Mapping[str, Outcome]) -> None:
-    """Refuse a store whose source cannot be built."""
-    for source in recipe.sources:
-        if source in outcomes and outcomes[source].status == "skipped":
-            raise UnavailableError(f"derives from '{source}': {outcomes[source].detail}")
-
-
-def _waits(name: str, recipes: dict[str, Recipe], outcomes: dict[str, Outcome]) -> bool:
-    """Whether a store derives from one that is itself still to be built."""
-    return any(outcomes[source].status == "planned" for source in recipes[name].sources)
-
-
-def _wanted(scan: Scan, catalog: Catalog, names: Sequence[str]) -> dict[str, Recipe]:
-    """Recipes to build, in order; what a named store derives from comes along."""
-    if names:
-        recipes = {name: catalog.recipe(scan.dataset, name) for name in names}
-    else:
-        every = catalog.recipes(scan.dataset)
-        recipes = {name: recipe for name, recipe in every.items() if recipe.by_default}
-    todo = list(recipes.values())
-    while todo:
-        for source in todo.pop().sources:
-            if source not in recipes:
-                recipes[source] = catalog.recipe(scan.dataset, source)
-                todo.append(recipes[source])
-    return dict(sorted(recipes.items(), key=lambda item: ORDER.index(item[1].kind)))
-
-
-def _plan(name: str, recipe: Recipe, scan: Scan, folder: Path, catalog: Catalog) -> StorePlan:
-    plan = _planners()[recipe.kind](scan, recipe, folder / f"{name}{SUFFIX}", catalog)
-    plan.attrs["runs"] = _runs(scan, with_movies=recipe.kind in OF_MOVIES)
-    return plan
-
-
-def _runs(scan: Scan, with_movies: bool) -> list[dict[str, Any]]:
-    """Return what of the clock a store depends on; a new movie leaves BOLD as it was."""
-    return [
-        {"name": run.name, "volumes": run.volumes}
-        | ({"movie": run.movie, "movie_start_s": run.movie_start_s} if with_movies else {})
-        for run in scan.clock.runs
-    ]
-
-
-def _planners() -> dict[str, Callable[..., StorePlan]]:
-    """Planner of every kind of store; imported late, since nilearn and librosa take seconds."""
-    from sherlock_data.representations import parcels, pca, volumes, voxels
-    from sherlock_data.stimulus import annotations, features, frames, stimulus_store
-
-    return {
-        "volumes": volumes.plan,
-        "voxels": voxels.plan,
-        "parcels": parcels.plan,
-        "pca": pca.plan,
-        "stimulus": stimulus_store.plan,
-        "annotations": annotations.plan,
-        "features": features.plan,
-        "frames": frames.plan,
-    }
+    return {name: outcome_of(name, *done) for name, done in mended.items()}
 
 
 def _is_to_do(plan: StorePlan, overwrite: bool, named: bool) -> bool:
@@ -325,16 +212,6 @@ def _is_to_do(plan: StorePlan, overwrite: bool, named: bool) -> bool:
             remedy="build with --overwrite to replace it",
         )
     return overwrite and (named or bool(reasons))
-
-
-def _outcome(name: str, plan: StorePlan, status: str, detail: str = "") -> Outcome:
-    if status == "planned" and stores.state(plan.path) == "resumable":
-        detail = "would be resumed"
-    problems = plan.problems
-    if status != "planned":
-        # a plan knows what headers say; the store also what reading every volume found
-        problems = stores.attributes(plan.path).get("problems", problems)
-    return Outcome(name, status, detail, plan.nbytes, plan.memory_bytes, tuple(problems))
 
 
 def _one(name: str, plan: StorePlan, options: Options, progress: Progress) -> Outcome:
@@ -387,19 +264,3 @@ def _size(nbytes: float) -> str:
 def _share_done(plan: StorePlan) -> float:
     done = [part for part in plan.parts if stores.load_part(plan.path, part.name) is not None]
     return len(done) / max(1, len(plan.parts))
-
-
-def describe(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Outcomes as JSON rows."""
-    return [
-        {
-            "store": outcome.store,
-            "status": outcome.status,
-            "detail": outcome.detail,
-            "bytes": outcome.nbytes,
-            "memory_bytes": outcome.memory_bytes,
-            "seconds": outcome.nbytes / BYTES_PER_SECOND,
-            "problems": list(outcome.problems),
-        }
-        for outcome in outcomes
-    ]

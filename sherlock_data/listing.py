@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sherlock_data import store as stores
-from sherlock_data.build import OF_MOVIES
 from sherlock_data.catalog import Catalog, DatasetEntry
 from sherlock_data.contract import SUFFIX
 from sherlock_data.errors import SherlockError, StoreError
+from sherlock_data.planners import OF_MOVIES
 from sherlock_data.recipes import FeaturesRecipe, ParcelsRecipe, Recipe
 from sherlock_data.scan import resolve
 

@@ -251,3 +251,11 @@ def judged(tiny_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = fit(config, tmp_path_factory.mktemp("runs") / "run", device="cpu")
     evaluate(run, draws=100, null_draws=200)
     return run.path
+
+
+@pytest.fixture(scope="session")
+def compressor(tiny_stores: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a stage-1 run on the tiny synthetic dataset; read only."""
+    from tests.models.two_stages import stage_one
+
+    return stage_one(tiny_stores, tmp_path_factory.mktemp("one") / "run").path
