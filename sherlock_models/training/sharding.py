@@ -33,6 +33,7 @@ from sherlock_models.architectures.autoencoder import BrainAutoencoder
 from sherlock_models.config import RunConfig
 from sherlock_models.memory import free_memory
 from sherlock_models.parallel import World
+from sherlock_models.training.gradient_norms import sum_of_squares
 
 #: bytes of a parameter: weight, gradient and AdamW's two moments, float32
 BYTES_PER_PARAMETER = 16
@@ -40,8 +41,6 @@ BYTES_PER_PARAMETER = 16
 WEIGHT_BYTES = 4
 #: share of the free memory that a replica may take; the rest is the activations'
 REPLICA_SHARE = 0.5
-#: numbers of a gradient whose squares are summed in float32
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -270,14 +269,16 @@ def clip(
     Gradients below it are left alone: multiplying them by 1 would cost a pass over all of them.
     Above it, a fused optimiser divides by its `grad_scale` (what `torch.amp.GradScaler` sets)
     while it reads them, which saves that pass; sharded gradients are scaled beforehand.
-    `known` are sums of squares by parameter (`dense_norms`), whose gradients are not read.
+    `known` are sums of squares by parameter (`gradient_norms`), whose gradients are not read.
     """
     known = known or {}
     held = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad for p in held if p.grad is not None]
     sharded = [g for g in gradients if isinstance(g, DTensor)]
     local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-    sizes = [known[p] if p in known else _squares(g) for p, g in zip(held, local, strict=True)]
+    sizes = [
+        known[p] if p in known else sum_of_squares(g) for p, g in zip(held, local, strict=True)
+    ]
     total = torch.stack(sizes).sum()
     if sharded:
         dist.all_reduce(total, group=sharded[0].device_mesh.get_group("shard"))
@@ -290,14 +291,3 @@ def clip(
         scale = torch.tensor(norm / largest, dtype=torch.float32, device=local[0].device)
         optimizer.grad_scale = scale  # type: ignore[attr-defined]
     return norm
-
-
-def _squares(values: Tensor) -> Tensor:
-    """Sum of squares, float64: of a piece in float32, by BLAS.
-
-    Summing millions of squares in one float32 was off by 2e-4 of the norm on a processor,
-    differently for a whole gradient and for its shards; a copy in float64 would double the
-    gradient's memory. Of a piece it is off by 4e-7, at the speed at which memory is read.
-    """
-    pieces = torch.split(values.detach().reshape(-1), _PIECE)
-    return torch.stack([torch.dot(piece, piece) for piece in pieces]).double().sum()

@@ -24,7 +24,7 @@ from sherlock_models.output import Output
 from sherlock_models.parallel import World
 from sherlock_models.training import checkpoint, sharding
 from sherlock_models.training.channel import GlobalBatch, NoisyBrain, residual
-from sherlock_models.training.dense_norms import DenseNorms
+from sherlock_models.training.gradient_norms import DenseNorms
 from sherlock_models.training.objective import fit_objective
 from sherlock_models.training.saving import Saver
 from sherlock_models.zoo import build_model

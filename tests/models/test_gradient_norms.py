@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sherlock_models.training import sharding
-from sherlock_models.training.dense_norms import DenseNorms
+from sherlock_models.training.gradient_norms import DenseNorms
 
 
 class Layers(nn.Module):
@@ -107,3 +107,14 @@ def test_clipping_by_it_is_clipping() -> None:
         assert parameter.grad is not None
         parameter.grad.fill_(torch.nan)  # not read
     assert sharding.clip(model, optimizer, 1e-3, known) == pytest.approx(exact, rel=1e-5)
+
+
+def test_of_millions_of_numbers_too() -> None:
+    """Where one float32 sum of the squares is off in the third digit."""
+    torch.manual_seed(0)
+    layer = nn.Linear(4_000, 3_000, bias=False)
+    norms = DenseNorms(layer)
+    (squares,) = one_step(layer, norms, 4, 4_000).values()
+    assert layer.weight.grad is not None
+    exact = layer.weight.grad.double().square().sum()
+    torch.testing.assert_close(squares, exact, rtol=1e-6, atol=0.0)
