@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numba
 
 
-def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
+def compiled(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call, kept on disk where numba finds a folder it may write to.
 
     It holds no lock of the interpreter, so that plain threads share the work: numba's own threads
     would set how many torch's operations have.
     """
-    found: Callable[..., None]
+    found: Callable[..., Any]
     try:
         found = numba.njit(nogil=True, cache=True)(kernel)
     except RuntimeError:  # no such folder: compiled anew by every process

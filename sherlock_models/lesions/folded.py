@@ -188,119 +188,83 @@ def _fits(layer: nn.Module) -> bool:
     )
 
 
-# The tap 3 a + b of a cell (i, j) lands at row 2 i + a - 1 and column 2 j + b - 1: of a cell's four
-# pixels those in the odd row take from the cell below too, those in the odd column from the right.
+@compiled
+def _taken(products: Any, c: int, i: int, odd: int, beyond: Any) -> Any:
+    # tap 3 a + b of a cell (i, j) lands at row 2 i + a - 1 and column 2 j + b - 1: a cell's pixels
+    # in the odd row take from the cells below too, those in the odd column from the right
+    first = 3 + 3 * odd
+    following, own, right = (
+        products[first, c, i],
+        products[first + 1, c, i],
+        products[first + 2, c, i],
+    )
+    if odd == 0 or i + 1 == products.shape[2]:
+        return own, right, following, beyond, beyond, beyond
+    return (
+        own,
+        right,
+        following,
+        products[1, c, i + 1],
+        products[2, c, i + 1],
+        products[0, c, i + 1],
+    )
 
 
 @compiled
 def _fold(products: Any, bias: Any, floor: Any, picture: Any) -> None:
-    h, w = products.shape[2:4]
-    beyond = np.zeros((w, LANES), np.float32)
+    beyond = np.zeros(products.shape[3:], np.float32)
     for c in range(picture.shape[0]):
-        base = bias[c]
-        for i in range(h):
-            own, right = products[4, c, i], products[5, c, i]
-            _fold_row(
-                own,
-                right,
-                beyond,
-                beyond,
-                products[3, c, i],
-                beyond,
-                base,
-                floor,
-                picture[c, 2 * i],
-            )
-            if 2 * i + 1 == picture.shape[1]:
-                continue
-            last = i + 1 == h
-            down = beyond if last else products[1, c, i + 1]
-            beside = beyond if last else products[2, c, i + 1]
-            across = beyond if last else products[0, c, i + 1]
-            own, right = products[7, c, i], products[8, c, i]
-            _fold_row(
-                own,
-                right,
-                down,
-                beside,
-                products[6, c, i],
-                across,
-                base,
-                floor,
-                picture[c, 2 * i + 1],
-            )
+        for y in range(picture.shape[1]):
+            _fold_row(_taken(products, c, y // 2, y % 2, beyond), bias[c], floor, picture[c, y])
 
 
 @compiled
-def _fold_row(
-    own: Any,
-    right: Any,
-    down: Any,
-    beside: Any,
-    next_own: Any,
-    next_down: Any,
-    base: Any,
-    floor: Any,
-    row: Any,
-) -> None:
+def _fold_row(taken: Any, bias: Any, floor: Any, row: Any) -> None:
+    own, right, following, below, below_right, below_following = taken
     w = own.shape[0]
     for j in range(w):
         for n in range(LANES):
-            value = own[j, n] + down[j, n] + base
+            value = own[j, n] + below[j, n] + bias
             row[2 * j, n] = floor if value < floor else value
     for j in range(w - 1):
         for n in range(LANES):
-            value = right[j, n] + beside[j, n] + next_own[j + 1, n] + next_down[j + 1, n] + base
+            value = (
+                right[j, n] + following[j + 1, n] + below_right[j, n] + below_following[j + 1, n]
+            )
+            value += bias
             row[2 * j + 1, n] = floor if value < floor else value
     if 2 * w == row.shape[0]:
         for n in range(LANES):
-            value = right[w - 1, n] + beside[w - 1, n] + base
+            value = right[w - 1, n] + below_right[w - 1, n] + bias
             row[2 * w - 1, n] = floor if value < floor else value
 
 
 @compiled
 def _square(products: Any, true: Any, total: Any) -> None:
-    h, w = products.shape[2:4]
-    beyond, sums = np.zeros((w, LANES), np.float32), np.zeros((w, LANES), np.float32)
-    for c in range(true.shape[1]):
-        for i in range(h):
-            own, right, following = products[4, c, i], products[5, c, i], products[3, c, i]
-            _square_row(
-                own, right, beyond, beyond, following, beyond, true[0, c, i], true[1, c, i], sums
-            )
-            last = i + 1 == h
-            down = beyond if last else products[1, c, i + 1]
-            beside = beyond if last else products[2, c, i + 1]
-            across = beyond if last else products[0, c, i + 1]
-            own, right, following = products[7, c, i], products[8, c, i], products[6, c, i]
-            _square_row(
-                own, right, down, beside, following, across, true[2, c, i], true[3, c, i], sums
-            )
-    for j in range(w):
+    # a sum for every column: a single one would wait for each addition before the next
+    beyond = np.zeros(products.shape[3:], np.float32)
+    sums = np.zeros(products.shape[3:], np.float32)
+    for c in range(products.shape[1]):
+        for i in range(products.shape[2]):
+            for odd in range(2):
+                taken = _taken(products, c, i, odd, beyond)
+                _square_row(taken, true[2 * odd, c, i], true[2 * odd + 1, c, i], sums)
+    for j in range(sums.shape[0]):
         for n in range(LANES):
             total[n] += sums[j, n]
 
 
 @compiled
-def _square_row(
-    own: Any,
-    right: Any,
-    down: Any,
-    beside: Any,
-    following: Any,
-    across: Any,
-    even: Any,
-    odd: Any,
-    sums: Any,
-) -> None:
-    # a sum for every column: a single one would wait for each addition before the next
-    w = own.shape[0]
-    for j in range(w - 1):
+def _square_row(taken: Any, even: Any, odd: Any, sums: Any) -> None:
+    own, right, following, below, below_right, below_following = taken
+    end = own.shape[0] - 1
+    for j in range(end):
         for n in range(LANES):
-            here = own[j, n] + down[j, n] - even[j, n]
-            next_ = right[j, n] + beside[j, n] + following[j + 1, n] + across[j + 1, n] - odd[j, n]
-            sums[j, n] += here * here + next_ * next_
+            a = own[j, n] + below[j, n] - even[j, n]
+            b = right[j, n] + following[j + 1, n] + below_right[j, n] + below_following[j + 1, n]
+            b -= odd[j, n]
+            sums[j, n] += a * a + b * b
     for n in range(LANES):
-        here = own[w - 1, n] + down[w - 1, n] - even[w - 1, n]
-        next_ = right[w - 1, n] + beside[w - 1, n] - odd[w - 1, n]
-        sums[w - 1, n] += here * here + next_ * next_
+        a = own[end, n] + below[end, n] - even[end, n]
+        b = right[end, n] + below_right[end, n] - odd[end, n]
+        sums[end, n] += a * a + b * b
