@@ -156,10 +156,12 @@ class Decoding:
 class _Plain:
     """Run the whole decoder for every unit."""
 
-    def __init__(self, decoding: Decoding, start: Tensor, truth: dict[str, Tensor]) -> None:
+    def __init__(
+        self, decoding: Decoding, start: Tensor, truth: dict[str, Tensor], cut: CutDecoder
+    ) -> None:
         self.decoding, self.start, self.truth = decoding, start, truth
         self.names = list(decoding.parts)
-        self.before = decoding.error_sums(decoding.cut(start), truth, self.names)
+        self.before = decoding.error_sums(cut(start), truth, self.names)
 
     def increase(self, changes: Sequence[Change], cut: CutDecoder) -> Tensor:
         """Increase of every target's summed squared error, (g, n, R)."""
@@ -174,9 +176,10 @@ class _Plain:
 class _Fast:
     """Start from the first layer's output, and end before linear last layers."""
 
-    def __init__(self, decoding: Decoding, start: Tensor, truth: dict[str, Tensor]) -> None:
-        self.decoding, self.truth = decoding, truth
-        cut, grams = decoding.cut, decoding.grams
+    def __init__(
+        self, decoding: Decoding, start: Tensor, truth: dict[str, Tensor], cut: CutDecoder
+    ) -> None:
+        self.decoding, self.truth, grams = decoding, truth, decoding.grams
         self.weight = decoding.first_weight
         self.hidden = cut.first_output(start)
         decoded = cut.rest(self.hidden)
@@ -227,33 +230,55 @@ class _Fast:
         return torch.stack(parts, dim=-1)
 
 
-#: does something to a decoder, in some thread
-Work = Callable[[CutDecoder], None]
+#: does something with a decoder, in some thread
+Work = Callable[[CutDecoder], Any]
+
+
+#: threads of the process before each lesion that is under way
+_before: list[int] = []
+_changing = threading.Lock()
 
 
 @contextmanager
-def _sharing(decoding: Decoding) -> Iterator[Callable[[Sequence[Work]], None]]:
+def _sharing(decoding: Decoding) -> Iterator[Callable[[Sequence[Work]], list[Any]]]:
     """Do pieces of work side by side, each thread on a decoder of its own."""
     threads, workers = torch.get_num_threads(), decoding.threads
-    own = threading.local()
+    own, twins = threading.local(), [decoding.cut.twin() for _ in range(workers)]
 
     def begin() -> None:
         torch.set_num_threads(threads // workers)
-        own.cut = decoding.cut.twin()
+        own.cut = twins.pop()
 
     @torch.inference_mode()
-    def one(work: Work) -> None:
-        work(own.cut)
+    def one(work: Work) -> Any:
+        return work(own.cut)
 
-    def all_of(pieces: Sequence[Work]) -> None:
-        for _ in pool.map(one, pieces):
-            pass
+    with _threads_put_back(threads):
+        pool = ThreadPoolExecutor(workers, "lesion", initializer=begin)
+        try:
+            yield lambda pieces: list(pool.map(one, pieces))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
+
+@contextmanager
+def _threads_put_back(threads: int) -> Iterator[None]:
+    """Put back what `torch.set_num_threads` sets for the process, once no lesion is under way.
+
+    MKL's threads, and those that torch has in threads to come; two lesions at once must not take
+    each other's number for the process's. Set by a thread, since a caller's own number stayed.
+    """
+    with _changing:
+        _before.append(_before[0] if _before else threads)
     try:
-        with ThreadPoolExecutor(workers, "lesion", initializer=begin) as pool:
-            yield all_of
+        yield
     finally:
-        torch.set_num_threads(threads)  # some of it is not a thread's but the process's
+        with _changing:
+            threads = _before.pop()
+            if not _before:
+                another = threading.Thread(target=torch.set_num_threads, args=(threads,))
+                another.start()
+                another.join()
 
 
 @torch.inference_mode()
@@ -287,7 +312,10 @@ def increases(
     with _sharing(decoding) as share:
         for begin in range(0, len(reading.trs), TRS):
             rows = slice(begin, min(begin + TRS, len(reading.trs)))
-            here = way(decoding, start[rows], decoding.truth(reading.trs[rows]))
+            # by such a thread too: a sum depends on how many share it
+            (here,) = share(
+                [partial(way, decoding, start[rows], decoding.truth(reading.trs[rows]))]
+            )
 
             def some(first: int, cut: CutDecoder, rows: slice = rows, here: Any = here) -> None:
                 units = slice(first, first + group)
