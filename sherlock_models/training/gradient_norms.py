@@ -25,6 +25,9 @@ _PAYS = 4
 _PIECE = 1 << 20
 #: of a gradient's sum of squares, how far off the products may be to be believed
 _TOLERANCE = 1e-4
+#: share of the pairs' sizes that their sum must be: where rows pull against each other, as subjects
+#: who saw the same TR do near a minimum, their float32 products leave nothing but rounding
+_LEFT = 1e-2
 
 
 class DenseNorms:
@@ -32,7 +35,7 @@ class DenseNorms:
 
     A layer counts once its sum agreed with its gradient itself in the first step that was asked
     for: a weight that is used elsewhere too has another gradient. In a step in which a layer was
-    called twice, or in another precision, nothing is known of it.
+    called twice, or in another precision, or its rows cancel, nothing is known of it.
 
     Parameters
     ----------
@@ -76,7 +79,10 @@ class DenseNorms:
     def _came_back(self, weight: Tensor, rows: Tensor, gradient: Tensor) -> None:
         if gradient.dtype == torch.float32:
             back = gradient.flatten(0, -2)
-            self._squares[weight] = ((back @ back.T).double() * (rows @ rows.T).double()).sum()
+            pairs = (back @ back.T).double() * (rows @ rows.T).double()
+            total = pairs.sum()
+            if total >= _LEFT * pairs.abs().sum():
+                self._squares[weight] = total
 
     def _holds(self, weight: Tensor) -> bool:
         if self._calls[weight] != 1 or weight.grad is None:

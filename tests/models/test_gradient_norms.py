@@ -118,3 +118,22 @@ def test_of_millions_of_numbers_too() -> None:
     assert layer.weight.grad is not None
     exact = layer.weight.grad.double().square().sum()
     torch.testing.assert_close(squares, exact, rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("left", [1.0, 1e-1, 1e-2, 1e-3, 1e-4, 0.0])
+def test_rows_that_cancel_leave_the_gradient_s_own_or_nothing(left: float) -> None:
+    """Subjects who saw the same TR pull a weight to and fro: products are larger than their sum."""
+    torch.manual_seed(0)
+    layer = nn.Linear(400, 300, bias=False)
+    norms = DenseNorms(layer, least=1)
+    one_step(layer, norms, 6, 400)
+    pull, drift = torch.randn(6, 300), torch.randn(300)
+    layer.zero_grad()
+    told = layer(torch.randn(1, 400).repeat(6, 1))
+    (told * (pull - pull.mean(0) + left * drift)).sum().backward()
+    assert layer.weight.grad is not None
+    found = norms.squares()
+    assert bool(found) == (left > 1e-2)
+    for squares in found.values():
+        exact = layer.weight.grad.double().square().sum()
+        torch.testing.assert_close(squares, exact, rtol=1e-5, atol=0.0)
