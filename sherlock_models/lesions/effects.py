@@ -321,6 +321,9 @@ def increases(
                 units = slice(first, first + group)
                 changed = [change(rows) for change in changes[units]]
                 found[units, rows] = here.increase(changed, cut).double().numpy()
+                for unit, (_, change) in zip(found[units, rows], changed, strict=True):
+                    # rounding has a sign, and many TRs of one sign would pass for an effect
+                    unit[~change.any(1).numpy()] = 0
                 report(len(changed) * (rows.stop - rows.start))
 
             share([partial(some, first) for first in range(0, len(changes), group)])

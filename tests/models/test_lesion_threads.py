@@ -113,3 +113,12 @@ def test_an_error_of_one_ends_all(
     assert len(told) < 20 * 60 / decoding.group / 2
     assert threading.active_count() == before
     assert torch.get_num_threads() == threads_of_a_new_thread() == 3
+
+
+def test_a_change_of_nothing_is_exactly_nothing(decoding: Decoding, reading: Reading) -> None:
+    def none(rows: slice) -> Change:
+        return torch.arange(1), torch.zeros_like(reading.read[rows, :1])
+
+    found = increases(decoding, reading, [none, *lesions(reading)[:6]], reading.read)
+    assert not found[0].any()
+    assert found[1:].all()
