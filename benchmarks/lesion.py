@@ -4,7 +4,8 @@
 
 ours     `sherlock_models.lesions.effects`: the brain is encoded once, the first layer once, many
          units in a batch, a dense last layer never, transposed convolutions as folded products
-peer     the model run again for every unit, movie to brain to movie, and its squared error
+peer     the model run again for every unit, movie to brain to movie, and its squared error: whole,
+         and by part as ours (quadrants and octaves of the picture, bands of the sound)
 limit    what the decoder multiplies behind its first layer, once for every unit, as fast as this
          machine multiplies large matrices; ours can be below it where a dense layer is skipped
 
@@ -20,6 +21,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from sherlock_models.architectures.autoencoder import BrainAutoencoder
 from sherlock_models.lesions.brain import Reading
 from sherlock_models.lesions.effects import Decoding, increases
 from sherlock_models.lesions.first_layer import CutDecoder
-from sherlock_models.scoring.error_parts import PictureParts, VectorParts
+from sherlock_models.scoring.error_parts import OCTAVES, PictureParts, VectorParts
 from sherlock_models.sizes import Sizes
 from sherlock_models.zoo import build_model
 
@@ -55,12 +57,11 @@ def main() -> None:
     for label, entry in ENTRIES.items():
         rows += measure(label, entry, args)
     print(f"{args.units} units, {args.trs} TRs, width {args.width}, {args.threads} threads")
-    print(f"{'entry':26} {'seconds':>9} {'x peer':>7} {'x limit':>8} {'difference':>11}")
+    print(f"{'entry':40} {'seconds':>9} {'x ours':>7} {'difference':>11}")
     for row in rows:
-        print(
-            f"{row['entry'] + ', ' + row['way']:26} {row['seconds']:9.1f} {row['peer']:7.1f} "
-            f"{row['limit']:8.2f} {row['difference'] or 0:11.1e}"
-        )
+        apart = "" if row["difference"] is None else f"{row['difference']:.1e}"
+        name = f"{row['entry']}, {row['way']}"
+        print(f"{name:40} {row['seconds']:9.1f} {row['times_ours']:7.2f} {apart:>11}")
     if args.json:
         args.json.write_text(json.dumps({"settings": _plain(vars(args)), "rows": rows}, indent=2))
 
@@ -77,32 +78,49 @@ def measure(label: str, entry: str, args: argparse.Namespace) -> list[dict[str, 
     }
     target = {name: values[:, 0] for name, values in stimulus.items()}
     tenth = max(1, args.units // 10)
-    factor = args.units / tenth
-    peer_effect, peer_s = timed(lambda: run_again(model, stimulus, target, tenth))
-    limit_s = products_behind_first(model) / matrix_speed() * args.units * args.trs
-    peer_s *= factor
-    effect, ours_s = timed(lambda: ours(model, stimulus, target, whole_only=True))
-    parts, parts_s = timed(lambda: ours(model, stimulus, target, whole_only=False))
-    difference = float(np.abs(effect[:tenth] - peer_effect).max())
-    wholes = [0, 1 + 4 + 5]  # the picture, then the sound behind the picture's parts
-    with_parts = float(np.abs(parts[:tenth][:, wholes] - peer_effect).max())
-    seconds = {
-        "ours": (ours_s, difference),
-        "ours, by part": (parts_s, with_parts),
-        "peer": (peer_s, None),
-        "limit": (limit_s, None),
-    }
+    effect, ours_s = timed(lambda: ours(model, stimulus, target))
+    seconds = {"ours": ours_s}
+    difference: dict[str, float] = {}
+    for way, sums in {"peer, whole": whole, "peer, by part": by_part}.items():
+        again, peer_s = timed(partial(run_again, model, stimulus, target, tenth, sums))
+        seconds[way] = peer_s * args.units / tenth
+        columns = [0, -1 - AUDIO] if sums is whole else slice(None)
+        difference[way] = float(np.abs(effect[:tenth, columns] - again).max())
+    seconds["limit"] = products_behind_first(model) / matrix_speed() * args.units * args.trs
     return [
         {
             "entry": label,
             "way": way,
             "seconds": value,
-            "peer": peer_s / value,
-            "limit": limit_s / value,
-            "difference": apart,
+            "times_ours": value / ours_s,
+            "difference": difference.get(way),
         }
-        for way, (value, apart) in seconds.items()
+        for way, value in seconds.items()
     ]
+
+
+def whole(error: Tensor) -> Tensor:
+    """Sum of squares of a batch's errors, (1,)."""
+    return error.square().sum()[None]
+
+
+def by_part(error: Tensor) -> Tensor:
+    """Sum of squares, and of every part's, in the order of `ours`: by torch's own transform."""
+    square = error.square()
+    if error.ndim == 2:
+        return torch.cat([whole(error), square.sum(0)])
+    y, x = VIDEO[0] // 2, VIDEO[1] // 2
+    corners = [
+        square[..., v, h].sum()
+        for v in (slice(y), slice(y, None))
+        for h in (slice(x), slice(x, None))
+    ]
+    power = torch.fft.fft2(error, norm="ortho").abs().square().sum((0, 1))
+    down, across = (torch.fft.fftfreq(n, 1 / VIDEO[1]) for n in VIDEO[:2])
+    cycles = (down[:, None].square() + across.square()).sqrt()
+    edges = [0.0, *OCTAVES, torch.inf]
+    octaves = [power[(a <= cycles) & (cycles < b)].sum() for a, b in pairwise(edges)]
+    return torch.stack([sum(corners), *corners, *octaves])
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:
@@ -116,9 +134,13 @@ def batches(trs: int) -> list[slice]:
 
 
 def run_again(
-    model: BrainAutoencoder, stimulus: dict[str, Tensor], target: dict[str, Tensor], units: int
+    model: BrainAutoencoder,
+    stimulus: dict[str, Tensor],
+    target: dict[str, Tensor],
+    units: int,
+    sums: Callable[[Tensor], Tensor],
 ) -> np.ndarray:
-    """Mean squared error without each unit less that with it, (units, stimuli)."""
+    """Mean squared error without each unit less that with it, (units, targets)."""
 
     def without(unit: int | None, predicted: Tensor) -> Tensor:
         if unit is not None:
@@ -126,15 +148,16 @@ def run_again(
         return predicted
 
     def error(unit: int | None) -> np.ndarray:
-        total = np.zeros(len(target))
+        total = {name: torch.zeros(()) for name in target}
         for rows in batches(len(target["video"])):
             seen = {name: values[rows] for name, values in stimulus.items()}
             told = model(seen, channel=partial(without, unit)).stimulus
-            total += [float((told[n] - target[n][rows]).square().sum()) for n in target]
-        return total / [values.numel() for values in target.values()]
+            for name in target:
+                total[name] = total[name] + sums(told[name] - target[name][rows]).double()
+        return torch.cat([total[name] / target[name].numel() for name in target]).numpy()
 
-    whole = error(None)
-    return np.stack([error(unit) - whole for unit in range(units)])
+    everything = error(None)
+    return np.stack([error(unit) - everything for unit in range(units)])
 
 
 def products_behind_first(model: BrainAutoencoder) -> int:
@@ -157,7 +180,6 @@ def ours(
     model: BrainAutoencoder,
     stimulus: dict[str, Tensor],
     target: dict[str, Tensor],
-    whole_only: bool,
 ) -> np.ndarray:
     """Mean effect of every unit on every target, (units, targets)."""
     rows_of = batches(len(target["video"]))
@@ -166,8 +188,8 @@ def ours(
     trs = np.arange(len(read))
     reading = Reading(trs, np.ones(len(read)), read, torch.zeros_like(read))
     parts = {
-        "video": PictureParts("video", (3, *VIDEO[:2]), whole_only),
-        "audio": VectorParts("audio", [f"band {b}" for b in range(AUDIO)], whole_only),
+        "video": PictureParts("video", (3, *VIDEO[:2])),
+        "audio": VectorParts("audio", [f"band {b}" for b in range(AUDIO)]),
     }
     decoding = Decoding(CutDecoder.of(model.decoder, model.sizes.units), parts, target, trs)
     changes = [

@@ -6,9 +6,9 @@ change of its squared error follows from that layer's input alone,
 
     |W (h + d) - y|² - |W h - y|²  =  d' (W' W) d + 2 d' W' (W h - y),
 
-so that the picture is never made; where it comes out of convolutions, its error is summed as the
-pixels are. Threads share the units, each on a decoder of its own with the same weights. A test
-holds the two ways equal to 1e-5.
+so that the picture is never made; where it comes out of convolutions, the TRs of one unit lie side
+by side until their errors are summed. Threads share the units, each on a decoder of its own with
+the same weights. A test holds the two ways equal to 1e-5.
 
 Legend: t = held-out TRs of a reading, n = some of them, g = units in a batch, L = units of the
 brain layer, H = outputs of the first layer, R = targets (the parts of all stimuli).
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from sherlock_models.lesions.brain import Reading
 from sherlock_models.lesions.first_layer import CutDecoder
-from sherlock_models.lesions.folded import LANES
+from sherlock_models.lesions.folded import LANES, beside
 from sherlock_models.scoring.error_parts import ErrorParts
 
 FloatArray = NDArray[np.float64]
@@ -70,7 +70,6 @@ class Decoding:
     trs: IntArray
     fast: bool = True
     grams: dict[str, Tensor] = field(init=False, default_factory=dict, repr=False)
-    summed: set[str] = field(init=False, default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         self.fast = self.fast and self.cut.first is not None
@@ -80,7 +79,6 @@ class Decoding:
             for name, parts in self.parts.items():
                 if name in self.cut.last and self._pays(name):
                     self.grams[name] = parts.gram(self.last_weight(name))
-        self.summed = {name for name in self.cut.pictures if len(self.parts[name].names) == 1}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,7 +116,7 @@ class Decoding:
     @property
     def unmade(self) -> set[str]:
         """Stimuli whose last layers are not computed."""
-        return {*self.grams, *self.summed}
+        return {*self.grams, *self.cut.pictures}
 
     def _pays(self, name: str) -> bool:
         """Whether products of the last layer's inputs are cheaper than its outputs."""
@@ -182,14 +180,8 @@ class _Fast:
         self.decoding, self.truth, grams = decoding, truth, decoding.grams
         self.weight = decoding.first_weight
         self.hidden = cut.first_output(start)
+        self.beside = {name: beside(truth[name]) for name in cut.pictures}
         decoded = cut.rest(self.hidden)
-        self.direct = [name for name in decoding.parts if name not in grams]
-        self.before = dict(
-            zip(self.direct, decoding.error_sums(decoded, truth, self.direct), strict=True)
-        )
-        self.corners = {n: cut.pictures[n].corners(truth[n]) for n in decoding.summed}
-        # as the units will be: a layer that is skipped gives nothing but its input
-        _, self.inputs = cut.before_last(self.hidden, decoding.unmade)
         self.slope = {
             name: torch.stack(
                 [
@@ -198,6 +190,13 @@ class _Fast:
                 ]
             )
             for name in grams
+        }
+        # as the units will be: a layer that is skipped gives nothing but its input
+        decoded, self.inputs = cut.before_last(self.hidden, decoding.unmade)
+        self.before = {
+            name: self._sums(name, decoded, self.inputs, cut)
+            for name in decoding.parts
+            if name not in grams
         }
 
     def increase(self, changes: Sequence[Change], cut: CutDecoder) -> Tensor:
@@ -210,16 +209,30 @@ class _Fast:
             if name in self.slope:
                 inputs = unfinished[name].view(len(changes), len(self.hidden), -1)
                 found.append(self._quadratic(name, inputs - self.inputs[name]))
-                continue
-            if name in self.corners:
-                grid, layers = unfinished[name], cut.pictures[name]
-                after = layers.squared_error(grid, self.corners[name], len(self.hidden))[..., None]
             else:
-                if name in unfinished:
-                    decoded[name] = self.decoding.rows_of(name, unfinished[name])
-                after = self.decoding.error_sums(decoded, self.truth, [name])[0]
-            found.append(after - self.before[name])
+                after = self._sums(name, decoded, unfinished, cut)
+                found.append(after - self.before[name])
         return torch.cat(found, dim=2)
+
+    def _sums(
+        self,
+        name: str,
+        decoded: dict[str, Tensor],
+        unfinished: Mapping[str, Tensor],
+        cut: CutDecoder,
+    ) -> Tensor:
+        """Sum the squares of a stimulus's parts, (g, n, parts)."""
+        if name in cut.pictures:
+            some = torch.split(unfinished[name], len(self.hidden))
+            return torch.stack([self._of_pictures(name, grid, cut) for grid in some])
+        if name in unfinished:
+            decoded[name] = self.decoding.rows_of(name, unfinished[name])
+        return self.decoding.error_sums(decoded, self.truth, [name])[0]
+
+    def _of_pictures(self, name: str, grid: Tensor, cut: CutDecoder) -> Tensor:
+        """Take what convolutions were given (n, K, h, w) to the sums of the parts, (n, parts)."""
+        error = cut.pictures[name].side_by_side(grid).sub_(self.beside[name])
+        return self.decoding.parts[name].of(error.permute(3, 0, 1, 2))[: len(grid)]
 
     def _quadratic(self, name: str, moved: Tensor) -> Tensor:
         """Take a last layer's moved inputs (g, n, inputs) to the parts, (g, n, parts)."""

@@ -42,7 +42,7 @@ class CutDecoder:
     last : dict
         By stimulus, the dense layer whose outputs ``[a:b]`` it is, if there is one.
     pictures : dict
-        By stimulus, the convolutions that it is the output of, where all their cells are whole.
+        By stimulus, the convolutions that it is the output of.
     """
 
     decoder: nn.Module
@@ -198,13 +198,13 @@ def find_last(decoder: nn.Module, units: int) -> dict[str, tuple[nn.Linear, slic
 
 @torch.inference_mode()
 def find_pictures(decoder: nn.Module, units: int, folded: Sequence[Folded]) -> dict[str, Folded]:
-    """Find the stimuli that are what convolutions put out, unchanged and whole: by stimulus."""
+    """Find the stimuli that are what convolutions put out, unchanged: by stimulus."""
     decoded, outputs = _outputs(decoder, units, set(folded))
     return {
         name: layers
         for name, picture in decoded.items()
         for layers in folded
-        if layers.whole and layers in outputs and torch.equal(picture, outputs[layers])
+        if layers in outputs and torch.equal(picture, outputs[layers])
     }
 
 

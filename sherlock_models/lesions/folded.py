@@ -5,8 +5,7 @@ the kernel, whose outcomes are added where they overlap (Chellapilla et al. 2006
 whose row and column are even takes one outcome, one whose row or column is odd two, another four.
 With samples side by side in memory each of these sums is a few instructions, and few enough samples
 at a time stay in a core's cache. For a picture's few channels that beats the convolutions of CPU
-libraries, all the more where only an error's size is wanted and the last picture is never made
-(`benchmarks/lesion.py`).
+libraries (`benchmarks/lesion.py`).
 
 Legend: B = samples, N = `LANES` of them side by side, K = channels of what goes in, C = of what
 comes out, (h, w) = a grid of cells, (y, x) = the picture made of it, 2h or 2h - 1 high. Grids lie
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sherlock_models.compiled import compiled
@@ -29,8 +27,6 @@ from sherlock_models.compiled import compiled
 LANES = 16
 #: kernel, stride and padding of `architectures.layers.Up`
 _SHAPE = ((3, 3), (2, 2), (1, 1))
-#: first rows and columns of the four pixels of a cell
-_CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 class Folded(nn.Module):
@@ -56,11 +52,6 @@ class Folded(nn.Module):
             self.biases.append(none if layer.bias is None else layer.bias.detach().clone())
         self.requires_grad_(False)
 
-    @property
-    def whole(self) -> bool:
-        """Whether every cell of the last layer has all four pixels."""
-        return all(self.missing[-1])
-
     def size(self, grid: Tensor) -> tuple[int, int, int, int]:
         """Size of the pictures (B, C, y, x) of a grid (B, K, h, w)."""
         y, x = grid.shape[2:]
@@ -69,52 +60,28 @@ class Folded(nn.Module):
         return len(grid), len(self.biases[-1]), y, x
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Take (B, K, h, w) to the picture (B, C, y, x)."""
+        """Take (B, K, h, w) to the pictures (B, C, y, x)."""
         pictures = grid.new_empty(self.size(grid))
-        room = pictures.new_empty(*pictures.shape[1:], LANES)
-        bias, into = self.biases[-1].numpy(), room.numpy()
         for some, out in zip(torch.split(grid, LANES), torch.split(pictures, LANES), strict=True):
-            _fold(self._products(some), bias, np.float32(-np.inf), into)
-            out.copy_(room.permute(3, 0, 1, 2)[: len(some)])
+            out.copy_(self.side_by_side(some).permute(3, 0, 1, 2)[: len(some)])
         return pictures
 
-    def corners(self, pictures: Tensor) -> Tensor:
-        """Part pictures (n, C, 2h, 2w), less the bias, into pixels of cells, (4, C, h, w, N)."""
-        n, channels, y, x = pictures.shape
-        shifted = pictures - self.biases[-1][:, None, None]
-        found = pictures.new_zeros(4, channels, y // 2, x // 2, LANES)
-        for into, (down, across) in zip(found, _CORNERS, strict=True):
-            into[..., :n] = shifted[:, :, down::2, across::2].permute(1, 2, 3, 0)
-        return found
+    def side_by_side(self, grid: Tensor) -> Tensor:
+        """Take up to N samples (B, K, h, w) to their pictures side by side, (C, y, x, N).
 
-    def squared_error(self, grid: Tensor, corners: Tensor, samples: int) -> Tensor:
-        """Sum the squared error of the pictures, without making them.
-
-        Parameters
-        ----------
-        grid : Tensor, (g x n, K, h, w)
-            g times the same n samples.
-        corners : Tensor, (4, C, h', w', N)
-            Of the n pictures that they should be.
-        samples : int
-            n, at most N.
-
-        Returns
-        -------
-        Tensor of float64, (g, n)
+        They are in the bench's room: the next ones overwrite them.
         """
-        true = corners.numpy()
-        total = np.zeros((len(grid) // samples, LANES))
-        for row, some in zip(total, torch.split(grid, samples), strict=True):
-            _square(self._products(some), true, row)
-        return torch.from_numpy(total)[:, :samples]
-
-    def _products(self, grid: Tensor) -> NDArray[np.float32]:
-        """Take up to N samples (B, K, h, w) to the products of the last layer."""
         if self.bench is None or self.bench.cells.shape[1:3] != grid.shape[2:]:
             sizes = list(zip(self.taps, self.biases, self.missing, strict=True))
             self.bench = Bench(sizes, *grid.shape[2:])
-        return self.bench.products(grid)
+        return self.bench.pictures(grid)
+
+
+def beside(samples: Tensor) -> Tensor:
+    """Lay up to N samples (B, ...) side by side, (..., N), zeros in the place of more."""
+    found = samples.new_zeros(*samples.shape[1:], LANES)
+    found[..., : len(samples)] = samples.movedim(0, -1)
+    return found
 
 
 class Bench:
@@ -138,26 +105,25 @@ class Bench:
             products = out.numpy().reshape(9, len(bias), *cells.shape[1:])
             y, x = (2 * n - 1 + more for n, more in zip(cells.shape[1:3], missing, strict=True))
             picture = torch.empty(len(bias), y, x, LANES)
-            fold = (products, bias.numpy(), np.float32(0), picture.numpy())
+            floor = np.float32(-np.inf if len(self.steps) + 1 == len(layers) else 0)
+            fold = (products, bias.numpy(), floor, picture.numpy())
             self.steps.append((taps.detach(), cells.flatten(1), out, fold))
             cells = picture
+        self.picture = cells
 
     def __deepcopy__(self, memo: dict[int, object]) -> None:
         # another thread needs a bench of its own
         return None
 
-    def products(self, grid: Tensor) -> NDArray[np.float32]:
-        """Take up to N samples (B, K, h, w) to the last layer's products, (9, C, h', w', N)."""
+    def pictures(self, grid: Tensor) -> Tensor:
+        """Take up to N samples (B, K, h, w) to their pictures, (C, y, x, N)."""
         side_by_side = self.cells.view(-1, LANES)
         side_by_side[:, : len(grid)] = grid.flatten(1).T
         side_by_side[:, len(grid) :] = 0
-        *hidden, (taps, cells, out, last) = self.steps
-        for weight, inputs, into, fold in hidden:
-            torch.mm(weight, inputs, out=into)
+        for taps, cells, products, fold in self.steps:
+            torch.mm(taps, cells, out=products)
             _fold(*fold)
-        torch.mm(taps, cells, out=out)
-        products: NDArray[np.float32] = last[0]
-        return products
+        return self.picture
 
 
 def replace_pictures(decoder: nn.Module) -> list[Folded]:
@@ -237,34 +203,3 @@ def _fold_row(taken: Any, bias: Any, floor: Any, row: Any) -> None:
         for n in range(LANES):
             value = right[w - 1, n] + below_right[w - 1, n] + bias
             row[2 * w - 1, n] = floor if value < floor else value
-
-
-@compiled
-def _square(products: Any, true: Any, total: Any) -> None:
-    # a sum for every column: a single one would wait for each addition before the next
-    beyond = np.zeros(products.shape[3:], np.float32)
-    sums = np.zeros(products.shape[3:], np.float32)
-    for c in range(products.shape[1]):
-        for i in range(products.shape[2]):
-            for odd in range(2):
-                taken = _taken(products, c, i, odd, beyond)
-                _square_row(taken, true[2 * odd, c, i], true[2 * odd + 1, c, i], sums)
-    for j in range(sums.shape[0]):
-        for n in range(LANES):
-            total[n] += sums[j, n]
-
-
-@compiled
-def _square_row(taken: Any, even: Any, odd: Any, sums: Any) -> None:
-    own, right, following, below, below_right, below_following = taken
-    end = own.shape[0] - 1
-    for j in range(end):
-        for n in range(LANES):
-            a = own[j, n] + below[j, n] - even[j, n]
-            b = right[j, n] + following[j + 1, n] + below_right[j, n] + below_following[j + 1, n]
-            b -= odd[j, n]
-            sums[j, n] += a * a + b * b
-    for n in range(LANES):
-        a = own[end, n] + below[end, n] - even[end, n]
-        b = right[end, n] + below_right[end, n] - odd[end, n]
-        sums[end, n] += a * a + b * b

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sherlock_models.run import Run
 
 
-def decoding_of(run: Run, test: Side, fast: bool = True, whole_only: bool = False) -> Decoding:
+def decoding_of(run: Run, test: Side, fast: bool = True) -> Decoding:
     """Cut a run's decoder, and lay the held-out stimuli beside it.
 
     Parameters
@@ -31,13 +31,11 @@ def decoding_of(run: Run, test: Side, fast: bool = True, whole_only: bool = Fals
     test : Side
     fast : bool
         Whether to use the cuts.
-    whole_only : bool
-        No quadrants, octaves or bands.
     """
     sizes = run.model.sizes
     return Decoding(
         cut=CutDecoder.of(run.model.decoder, sizes.units, fast),
-        parts={name: _parts(run, sizes, name, whole_only) for name in test.data.tables},
+        parts={name: _parts(run, sizes, name) for name in test.data.tables},
         target={
             name: torch.from_numpy(test.data.stimulus_target(name, test.trs))
             for name in test.data.tables
@@ -57,9 +55,9 @@ def variances(decoding: Decoding, train: Side) -> FloatArray:
     return np.concatenate(found)
 
 
-def _parts(run: Run, sizes: Sizes, name: str, whole_only: bool) -> ErrorParts:
+def _parts(run: Run, sizes: Sizes, name: str) -> ErrorParts:
     shape = sizes.output_shape(name)
     if len(shape) == 3:
-        return PictureParts(name, (shape[0], shape[1], shape[2]), whole_only)
+        return PictureParts(name, (shape[0], shape[1], shape[2]))
     groups = stimuli.feature_groups(run.config.data, name, shape[0])
-    return VectorParts(name, groups, whole_only)
+    return VectorParts(name, groups)

@@ -53,17 +53,15 @@ class PictureParts:
         Of the stimulus.
     shape : tuple of int
         (C, y, x).
-    whole_only : bool
-        No parts.
     """
 
-    def __init__(self, name: str, shape: tuple[int, int, int], whole_only: bool = False) -> None:
-        self.shape, self.whole_only = shape, whole_only
+    def __init__(self, name: str, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
         _, height, width = shape
         self.half = ((height + 1) // 2, (width + 1) // 2)
         edges = (0.0, *OCTAVES)
         octaves = [f"{a:g}-{b:g} cycles" for a, b in zip(edges, OCTAVES, strict=False)]
-        parts = () if whole_only else (*QUADRANTS, *octaves, f"above {OCTAVES[-1]:g} cycles")
+        parts = (*QUADRANTS, *octaves, f"above {OCTAVES[-1]:g} cycles")
         self.names = (name, *(f"{name}/{part}" for part in parts))
         down = torch.fft.fftfreq(height, 1 / height) * (width / height)
         across = torch.fft.rfftfreq(width, 1 / width)
@@ -75,24 +73,43 @@ class PictureParts:
             mirrored[-1] = 1.0
         member = torch.nn.functional.one_hot(self.octave.flatten(), len(OCTAVES) + 1).float()
         self.weight = mirrored.expand_as(cycles)
-        self.member = member * self.weight.reshape(-1, 1)
+        low = self.octave < len(OCTAVES)
+        self.all_low, rows, columns = bool(low.all()), low.any(1), low.any(0)
+        self.down = _waves(height, torch.fft.fftfreq(height, 1 / height)[rows])
+        self.across = _waves(width, torch.arange(len(across))[columns])
+        weighted = (member * self.weight.reshape(-1, 1)).view(*cycles.shape, -1)
+        self.member = weighted[rows][:, columns, : len(OCTAVES)].flatten(0, 1)
 
     def of(self, error: Tensor) -> Tensor:
-        """Sum of squares in every part: (B, C, y, x) to (B, R)."""
-        error = error.reshape(-1, *self.shape)
-        if self.whole_only:
-            return error.flatten(1).square().sum(1, keepdim=True)
-        square = error.square().sum(1)
-        corners = torch.stack([square[:, v, h].sum((1, 2)) for v, h in self._quadrants()], 1)
-        waves = torch.fft.rfft2(error, norm="ortho")
-        power = (waves.real.square() + waves.imag.square()).sum(1).flatten(1)
-        return torch.cat([corners.sum(1, keepdim=True), corners, power @ self.member], 1)
+        """Sum of squares in every part: (B, C, y, x) to (B, R).
+
+        Quickest with the samples side by side in memory, as `lesions.folded` has them.
+        """
+        side_by_side = error.reshape(-1, *self.shape).permute(1, 2, 3, 0)
+        corners = torch.stack(
+            [side_by_side[:, v, h].square().sum((0, 1, 2)) for v, h in self._quadrants()]
+        )
+        whole = corners.sum(0, keepdim=True)
+        octaves = self.member.T @ self._power(side_by_side)
+        # what is left of the whole (Parseval): few waves are below the last octave
+        left = (whole - octaves.sum(0, keepdim=True)).clamp(min=0)
+        above = torch.zeros_like(left) if self.all_low else left
+        return torch.cat([whole, corners, octaves, above]).T
+
+    def _power(self, side_by_side: Tensor) -> Tensor:
+        """Power of the W waves below the last octave, over all colours: (C, y, x, B) to (W, B)."""
+        colours, height, width, samples = side_by_side.shape
+        lines = self.down @ side_by_side.reshape(colours, height, -1)
+        waves = self.across @ lines.view(colours, -1, width, samples)
+        by_sine = waves.view(colours, 2, len(self.down) // 2, 2, len(self.across) // 2, samples)
+        real = by_sine[:, 0, :, 0] - by_sine[:, 1, :, 1]
+        imaginary = by_sine[:, 0, :, 1] + by_sine[:, 1, :, 0]
+        power: Tensor = (real.square() + imaginary.square()).sum(0).flatten(0, 1)
+        return power
 
     def project(self, error: Tensor) -> list[Tensor]:
         """Each part of the error alone, (B, P)."""
         error = error.reshape(-1, *self.shape)
-        if self.whole_only:
-            return [error.flatten(1)]
         found = [error]
         for down, across in self._quadrants():
             part = torch.zeros_like(error)
@@ -105,8 +122,6 @@ class PictureParts:
 
     def gram(self, weight: Tensor) -> Tensor:
         """Inner products of a dense layer's columns within every part: (P, H) to (R, H, H)."""
-        if self.whole_only:
-            return (weight.T @ weight)[None]
         columns = weight.T.reshape(-1, *self.shape)
         corners = [_gram(columns[:, :, v, h].flatten(1)) for v, h in self._quadrants()]
         octaves = [torch.zeros_like(corners[0]) for _ in range(len(OCTAVES) + 1)]
@@ -125,6 +140,13 @@ class PictureParts:
         return [(v, h) for v in rows for h in columns]
 
 
+def _waves(length: int, cycles: Tensor) -> Tensor:
+    """Cosines, then sines, of an orthonormal discrete Fourier transform, (2 x waves, length)."""
+    angle = 2 * torch.pi / length * cycles.double()[:, None] * torch.arange(length)
+    waves: Tensor = torch.cat([angle.cos(), angle.sin()]) / length**0.5
+    return waves.float()
+
+
 class VectorParts:
     """Groups of a vector's features.
 
@@ -136,9 +158,9 @@ class VectorParts:
         Group of every feature; a vector of more than ``MOST_FEATURES`` groups, or of one, has none.
     """
 
-    def __init__(self, name: str, groups: Sequence[str], whole_only: bool = False) -> None:
+    def __init__(self, name: str, groups: Sequence[str]) -> None:
         known = list(dict.fromkeys(groups))
-        if whole_only or not 1 < len(known) <= MOST_FEATURES:
+        if not 1 < len(known) <= MOST_FEATURES:
             known = []
         self.names = (name, *(f"{name}/{group}" for group in known))
         member = torch.ones(len(groups), 1 + len(known))

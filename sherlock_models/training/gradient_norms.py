@@ -5,8 +5,8 @@ The gradient of its weight is one product, G = g' x, so that with B rows and few
     |G|² = sum over pairs of rows  (g g')_bc (x x')_bc
 
 is known without G (after Goodfellow 2015, arXiv:1510.01799). A weight of the brain's width has
-millions of numbers, and a processor reads them no faster than memory gives them: twenty of the
-forty milliseconds that a step of `conv-voxels` took longer than a bare loop's went there.
+millions of numbers, and a processor reads them no faster than memory gives them
+(`benchmarks/step.py`).
 
 Legend: B = rows of a batch, I = inputs of a layer, O = outputs.
 """
@@ -96,9 +96,8 @@ class DenseNorms:
 def sum_of_squares(values: Tensor) -> Tensor:
     """Return the sum of squares, float64: of a piece in float32, by BLAS.
 
-    Summing millions of squares in one float32 was off by 2e-4 of the norm on a processor,
-    differently for a whole gradient and for its shards; a copy in float64 would double the
-    gradient's memory. Of a piece it is off by 4e-7, at the speed at which memory is read.
+    One float32 sum of millions of squares is off in its third digit on a processor, differently for
+    a whole gradient and for its shards; a copy in float64 would double the gradient's memory.
     """
     pieces = torch.split(values.detach().reshape(-1), _PIECE)
     return torch.stack([torch.dot(piece, piece) for piece in pieces]).double().sum()

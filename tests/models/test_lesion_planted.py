@@ -71,13 +71,13 @@ def reading() -> Reading:
     return Reading(np.arange(TRS), np.ones(TRS), read, torch.zeros_like(read))
 
 
-def decoding(decoder: nn.Module, reading: Reading, fast: bool, whole: bool = False) -> Decoding:
+def decoding(decoder: nn.Module, reading: Reading, fast: bool) -> Decoding:
     """The movie is what the decoder tells of the whole brain."""
     told = {name: values.detach() for name, values in decoder(reading.read).items()}
     parts = {
-        name: PictureParts(name, values.shape[1:], whole)
+        name: PictureParts(name, values.shape[1:])
         if values.ndim == 4
-        else VectorParts(name, [f"band {b}" for b in range(values.shape[1])], whole)
+        else VectorParts(name, [f"band {b}" for b in range(values.shape[1])])
         for name, values in told.items()
     }
     return Decoding(CutDecoder.of(decoder, UNITS), parts, told, np.arange(TRS), fast)

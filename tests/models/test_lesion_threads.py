@@ -121,4 +121,4 @@ def test_a_change_of_nothing_is_exactly_nothing(decoding: Decoding, reading: Rea
 
     found = increases(decoding, reading, [none, *lesions(reading)[:6]], reading.read)
     assert not found[0].any()
-    assert found[1:].all()
+    assert found[1:].any(axis=2).all()  # every other, at every TR, is there
