@@ -31,9 +31,9 @@ def keep_freed() -> bool:
     """Let this process keep the memory that it frees, for as long as it lives.
 
     A training step on CPUs frees all its gradients and activations and takes as much again. By
-    default the C library hands large pieces back to the system, which clears every page anew: a
-    fifth to a quarter of the step of an entry with 119 million parameters (`benchmarks/step.py`).
-    The process then stands at its peak between steps, too. A GPU's memory is torch's own to keep.
+    default the C library hands large pieces back to the system, which clears every page anew: 20
+    to 30 % of the step of an entry with 119 million parameters (`benchmarks/step.py`). The process
+    then stands at its peak between steps, too. A GPU's memory is torch's own to keep.
 
     Returns
     -------
