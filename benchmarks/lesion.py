@@ -109,15 +109,14 @@ def by_part(error: Tensor) -> Tensor:
     square = error.square()
     if error.ndim == 2:
         return torch.cat([whole(error), square.sum(0)])
-    y, x = VIDEO[0] // 2, VIDEO[1] // 2
-    corners = [
-        square[..., v, h].sum()
-        for v in (slice(y), slice(y, None))
-        for h in (slice(x), slice(x, None))
-    ]
-    power = torch.fft.fft2(error, norm="ortho").abs().square().sum((0, 1))
-    down, across = (torch.fft.fftfreq(n, 1 / VIDEO[1]) for n in VIDEO[:2])
-    cycles = (down[:, None].square() + across.square()).sqrt()
+    up, left = VIDEO[0] // 2, VIDEO[1] // 2
+    halves = square[..., :up, :], square[..., up:, :]
+    corners = [side.sum() for half in halves for side in (half[..., :left], half[..., left:])]
+    waves = torch.view_as_real(torch.fft.rfft2(error, norm="ortho"))
+    power = waves.square().sum((0, 1, 4))
+    power[:, 1:-1] *= 2  # what a real picture's transform leaves out
+    down = torch.fft.fftfreq(VIDEO[0], 1 / VIDEO[1])
+    cycles = (down[:, None].square() + torch.arange(power.shape[1]).square()).sqrt()
     edges = [0.0, *OCTAVES, torch.inf]
     octaves = [power[(a <= cycles) & (cycles < b)].sum() for a, b in pairwise(edges)]
     return torch.stack([sum(corners), *corners, *octaves])
