@@ -3,7 +3,7 @@
     python benchmarks/lesion.py [--units 400] [--trs 200] [--width 0.25] [--json OUT]
 
 ours     `sherlock_models.lesions.effects`: the brain is encoded once, the first layer once, many
-         units in a batch, a dense last layer never, transposed convolutions as folded products
+         units in a batch, a dense last layer never, transposed convolutions sixteen at a time
 peer     the model run again for every unit, movie to brain to movie, and its squared error: whole,
          and by part as ours (quadrants and octaves of the picture, bands of the sound)
 limit    what the decoder multiplies behind its first layer, once for every unit, as fast as this

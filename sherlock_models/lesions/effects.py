@@ -31,8 +31,9 @@ from torch import Tensor, nn
 
 from sherlock_models.lesions.brain import Reading
 from sherlock_models.lesions.first_layer import CutDecoder
-from sherlock_models.lesions.folded import LANES, beside
-from sherlock_models.scoring.error_parts import ErrorParts
+from sherlock_models.lesions.lanes import LANES
+from sherlock_models.lesions.side_by_side import beside
+from sherlock_models.scoring.error_parts import ErrorParts, PictureParts
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -116,7 +117,16 @@ class Decoding:
     @property
     def unmade(self) -> set[str]:
         """Stimuli whose last layers are not computed."""
-        return {*self.grams, *self.cut.pictures}
+        return {*self.grams, *self.pictures}
+
+    @property
+    def pictures(self) -> dict[str, PictureParts]:
+        """Parts of the stimuli whose errors are summed row by row as they are made."""
+        return {
+            name: parts
+            for name, parts in self.parts.items()
+            if name in self.cut.pictures and isinstance(parts, PictureParts)
+        }
 
     def _pays(self, name: str) -> bool:
         """Whether products of the last layer's inputs are cheaper than its outputs."""
@@ -180,7 +190,7 @@ class _Fast:
         self.decoding, self.truth, grams = decoding, truth, decoding.grams
         self.weight = decoding.first_weight
         self.hidden = cut.first_output(start)
-        self.beside = {name: beside(truth[name]) for name in cut.pictures}
+        self.beside = {name: beside(truth[name]) for name in decoding.pictures}
         decoded = cut.rest(self.hidden)
         self.slope = {
             name: torch.stack(
@@ -222,7 +232,7 @@ class _Fast:
         cut: CutDecoder,
     ) -> Tensor:
         """Sum the squares of a stimulus's parts, (g, n, parts)."""
-        if name in cut.pictures:
+        if name in self.beside:
             some = torch.split(unfinished[name], len(self.hidden))
             return torch.stack([self._of_pictures(name, grid, cut) for grid in some])
         if name in unfinished:
@@ -231,8 +241,9 @@ class _Fast:
 
     def _of_pictures(self, name: str, grid: Tensor, cut: CutDecoder) -> Tensor:
         """Take what convolutions were given (n, K, h, w) to the sums of the parts, (n, parts)."""
-        error = cut.pictures[name].side_by_side(grid).sub_(self.beside[name])
-        return self.decoding.parts[name].of(error.permute(3, 0, 1, 2))[: len(grid)]
+        parts = self.decoding.pictures[name]
+        error, power = cut.pictures[name].errors(grid, self.beside[name], parts.half[0])
+        return parts.of_halves(power, error)[: len(grid)]
 
     def _quadratic(self, name: str, moved: Tensor) -> Tensor:
         """Take a last layer's moved inputs (g, n, inputs) to the parts, (g, n, parts)."""

@@ -20,11 +20,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sherlock_models.lesions.folded import Folded, replace_pictures
+from sherlock_models.lesions.side_by_side import SideBySide, replace_pictures
 
 M = TypeVar("M", bound=nn.Module)
 #: layers that need not be finished
-LastLayer = nn.Linear | Folded
+LastLayer = nn.Linear | SideBySide
 
 
 @dataclass
@@ -49,7 +49,7 @@ class CutDecoder:
     units: int
     first: nn.Linear | None
     last: dict[str, tuple[nn.Linear, slice]] = field(default_factory=dict)
-    pictures: dict[str, Folded] = field(default_factory=dict)
+    pictures: dict[str, SideBySide] = field(default_factory=dict)
 
     @classmethod
     @torch.inference_mode()
@@ -64,12 +64,12 @@ class CutDecoder:
             Whether transposed convolutions may be computed as products.
         """
         own = copy.deepcopy(decoder).eval()
-        folded = replace_pictures(own) if fast else []
+        replaced = replace_pictures(own) if fast else []
         for module in own.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 # a tenth to a quarter faster on CPUs, to within rounding the same
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        last, pictures = find_last(own, units), find_pictures(own, units, folded)
+        last, pictures = find_last(own, units), find_pictures(own, units, replaced)
         return cls(own, units, find_first(own, units), last, pictures)
 
     def twin(self) -> CutDecoder:
@@ -120,7 +120,7 @@ class CutDecoder:
 
         def unmade(layer: LastLayer, value: Tensor) -> Tensor:
             seen[layer] = value
-            if isinstance(layer, Folded):
+            if isinstance(layer, SideBySide):
                 return value.new_zeros(()).expand(layer.size(value))
             return value.new_zeros(()).expand(len(value), layer.out_features)
 
@@ -197,13 +197,15 @@ def find_last(decoder: nn.Module, units: int) -> dict[str, tuple[nn.Linear, slic
 
 
 @torch.inference_mode()
-def find_pictures(decoder: nn.Module, units: int, folded: Sequence[Folded]) -> dict[str, Folded]:
+def find_pictures(
+    decoder: nn.Module, units: int, replaced: Sequence[SideBySide]
+) -> dict[str, SideBySide]:
     """Find the stimuli that are what convolutions put out, unchanged: by stimulus."""
-    decoded, outputs = _outputs(decoder, units, set(folded))
+    decoded, outputs = _outputs(decoder, units, set(replaced))
     return {
         name: layers
         for name, picture in decoded.items()
-        for layers in folded
+        for layers in replaced
         if layers in outputs and torch.equal(picture, outputs[layers])
     }
 

@@ -71,40 +71,49 @@ class PictureParts:
         mirrored[0] = 1.0
         if width % 2 == 0:
             mirrored[-1] = 1.0
-        member = torch.nn.functional.one_hot(self.octave.flatten(), len(OCTAVES) + 1).float()
         self.weight = mirrored.expand_as(cycles)
         low = self.octave < len(OCTAVES)
-        self.all_low, rows, columns = bool(low.all()), low.any(1), low.any(0)
-        self.down = _waves(height, torch.fft.fftfreq(height, 1 / height)[rows])
-        self.across = _waves(width, torch.arange(len(across))[columns])
-        weighted = (member * self.weight.reshape(-1, 1)).view(*cycles.shape, -1)
-        self.member = weighted[rows][:, columns, : len(OCTAVES)].flatten(0, 1)
+        self.all_low = bool(low.all())
+        self.down, turns = _waves(height, int(low.any(1)[: height // 2 + 1].sum()))
+        self.across, more = _waves(width, int(low.any(0).sum()))
+        octave = self.octave[turns][:, more].flatten()
+        self.member = (octave == torch.arange(len(OCTAVES))[:, None]).float()
 
     def of(self, error: Tensor) -> Tensor:
         """Sum of squares in every part: (B, C, y, x) to (B, R).
 
-        Quickest with the samples side by side in memory, as `lesions.folded` has them.
+        Quickest with the samples side by side in memory, as `lesions.side_by_side` has them.
         """
-        side_by_side = error.reshape(-1, *self.shape).permute(1, 2, 3, 0)
-        corners = torch.stack(
-            [side_by_side[:, v, h].square().sum((0, 1, 2)) for v, h in self._quadrants()]
-        )
+        side_by_side = error.reshape(-1, *self.shape).permute(2, 3, 1, 0)
+        up = self.half[0]
+        power = torch.stack([half.square().sum(0) for half in side_by_side.tensor_split([up])])
+        return self.of_halves(power, side_by_side)
+
+    def of_halves(self, power: Tensor, side_by_side: Tensor) -> Tensor:
+        """Sum of squares in every part, where halves are summed already: to (B, R).
+
+        Parameters
+        ----------
+        power : Tensor, (2, x, C, B)
+            Squares of the upper and of the lower half, summed over the rows.
+        side_by_side : Tensor, (y, x, C, B)
+            The errors.
+        """
+        sides = torch.tensor_split(power, [self.half[1]], 1)
+        corners = torch.stack([side.sum((1, 2)) for side in sides], 1).flatten(0, 1)
         whole = corners.sum(0, keepdim=True)
-        octaves = self.member.T @ self._power(side_by_side)
+        octaves = self.member @ self._low_power(side_by_side)
         # what is left of the whole (Parseval): few waves are below the last octave
-        left = (whole - octaves.sum(0, keepdim=True)).clamp(min=0)
-        above = torch.zeros_like(left) if self.all_low else left
+        rest = (whole - octaves.sum(0, keepdim=True)).clamp(min=0)
+        above = torch.zeros_like(rest) if self.all_low else rest
         return torch.cat([whole, corners, octaves, above]).T
 
-    def _power(self, side_by_side: Tensor) -> Tensor:
-        """Power of the W waves below the last octave, over all colours: (C, y, x, B) to (W, B)."""
-        colours, height, width, samples = side_by_side.shape
-        lines = self.down @ side_by_side.reshape(colours, height, -1)
-        waves = self.across @ lines.view(colours, -1, width, samples)
-        by_sine = waves.view(colours, 2, len(self.down) // 2, 2, len(self.across) // 2, samples)
-        real = by_sine[:, 0, :, 0] - by_sine[:, 1, :, 1]
-        imaginary = by_sine[:, 0, :, 1] + by_sine[:, 1, :, 0]
-        power: Tensor = (real.square() + imaginary.square()).sum(0).flatten(0, 1)
+    def _low_power(self, side_by_side: Tensor) -> Tensor:
+        """Power of the W waves below the last octave, over all colours: (y, x, C, B) to (W, B)."""
+        height, width, colours, samples = side_by_side.shape
+        lines = self.down @ side_by_side.reshape(height, -1)
+        waves = self.across @ lines.view(-1, width, colours * samples)
+        power: Tensor = waves.view(-1, colours, samples).square().sum(1)
         return power
 
     def project(self, error: Tensor) -> list[Tensor]:
@@ -140,11 +149,20 @@ class PictureParts:
         return [(v, h) for v in rows for h in columns]
 
 
-def _waves(length: int, cycles: Tensor) -> Tensor:
-    """Cosines, then sines, of an orthonormal discrete Fourier transform, (2 x waves, length)."""
-    angle = 2 * torch.pi / length * cycles.double()[:, None] * torch.arange(length)
-    waves: Tensor = torch.cat([angle.cos(), angle.sin()]) / length**0.5
-    return waves.float()
+def _waves(length: int, number: int) -> tuple[Tensor, Tensor]:
+    """Real orthonormal Fourier basis of a line: its slowest waves, (rows, length), and their turns.
+
+    A wave of a picture and its mirror image, of the same octave, are spanned by the four products
+    of cosine and sine: the sum of these four squares is the power of both.
+    """
+    place, rows, turns = torch.arange(length), [], []
+    for turn in range(number):
+        angle = 2 * torch.pi / length * turn * place.double()
+        alone = turn == 0 or 2 * turn == length  # no sine
+        for wave in [angle.cos()] if alone else [angle.cos(), angle.sin()]:
+            rows.append(wave / wave.norm())
+            turns.append(turn)
+    return torch.stack(rows).float(), torch.tensor(turns)
 
 
 class VectorParts:

@@ -1,9 +1,10 @@
-"""Pictures by products that are folded: the same as by transposed convolutions, made or not."""
+"""Pictures of samples side by side: the same as by torch's transposed convolutions, made or not."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 from sherlock_models.architectures.layers import Up
 from sherlock_models.architectures.paths import PictureBack
 from sherlock_models.lesions.first_layer import CutDecoder
-from sherlock_models.lesions.folded import LANES, replace_pictures
+from sherlock_models.lesions.lanes import LANES
+from sherlock_models.lesions.side_by_side import beside, replace_pictures
 
 
 def close(found: Tensor, wanted: Tensor) -> None:
@@ -26,8 +28,11 @@ def close(found: Tensor, wanted: Tensor) -> None:
     picture=st.tuples(st.integers(1, 21), st.integers(1, 21)),
     channels=st.lists(st.integers(1, 5), min_size=1, max_size=3),
     batch=st.integers(1, 2 * LANES),
+    upper=st.integers(0, 11),
 )
-def test_the_same_picture(picture: tuple[int, int], channels: list[int], batch: int) -> None:
+def test_the_same_picture(
+    picture: tuple[int, int], channels: list[int], batch: int, upper: int
+) -> None:
     torch.manual_seed(0)
     back = PictureBack(picture, tuple(channels), width=4)
     for layer in back.convolutions:
@@ -35,11 +40,15 @@ def test_the_same_picture(picture: tuple[int, int], channels: list[int], batch: 
             nn.init.normal_(layer.bias)
     hidden = torch.randn(batch, 4)
     wanted = back(hidden)
-    (folded,) = replace_pictures(back)
+    (convolutions,) = replace_pictures(back)
     close(back(hidden), wanted)
-    grid = torch.relu(back.dense(hidden)).view(batch, *back.first)
-    side_by_side = folded.side_by_side(grid[:LANES])
-    close(side_by_side[..., :batch].permute(3, 0, 1, 2), wanted[:LANES])
+    some = slice(0, LANES)
+    grid = torch.relu(back.dense(hidden[some])).view(-1, *back.first)
+    truth = torch.randn_like(wanted[some])
+    error, power = convolutions.errors(grid, beside(truth), upper)
+    close(error[..., :batch].permute(3, 2, 0, 1), wanted[some] - truth)
+    halves = [error[:upper], error[upper:]]
+    close(power, torch.stack([half.square().sum(0) for half in halves]))
 
 
 @pytest.mark.parametrize(
@@ -55,6 +64,15 @@ def test_other_convolutions_are_left_alone(layer: nn.Module) -> None:
     decoder = nn.Sequential(nn.Sequential(layer))
     assert not replace_pictures(decoder)
     assert decoder[0][0] is layer
+
+
+def test_uncompiled_torch_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`NUMBA_DISABLE_JIT` is for debuggers: vectors exist in compiled loops only."""
+    back = PictureBack((8, 12), (3, 4), width=5)
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert not replace_pictures(back)
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
+    assert replace_pictures(back)
 
 
 class Told(nn.Module):
