@@ -1,14 +1,11 @@
 """How much worse a movie is decoded without a unit of the brain: computed once, not once per unit.
 
 The plain way runs the decoder again for every unit. The fast way adds the unit's change to the
-first layer's output, many units in one batch; where a stimulus is the output of a dense layer, the
-change of its squared error follows from that layer's input alone,
-
-    |W (h + d) - y|² - |W h - y|²  =  d' (W' W) d + 2 d' W' (W h - y),
-
-so that the picture is never made; where it comes out of convolutions, the TRs of one unit lie side
-by side until their errors are summed. Threads share the units, each on a decoder of its own with
-the same weights. A test holds the two ways equal to 1e-5.
+first layer's output, many units in one batch. Where a stimulus is the output of a dense layer, the
+change of its squared error follows from that layer's input alone (`scoring.linear_errors`), so that
+the picture is never made; where it comes out of convolutions, the TRs of one unit lie side by side
+until their errors are summed. Threads share the units, each on a decoder of its own with the same
+weights. A test holds the two ways equal to 1e-5.
 
 Legend: t = held-out TRs of a reading, n = some of them, g = units in a batch, L = units of the
 brain layer, H = outputs of the first layer, R = targets (the parts of all stimuli).
@@ -34,6 +31,7 @@ from sherlock_models.lesions.first_layer import CutDecoder
 from sherlock_models.lesions.lanes import LANES
 from sherlock_models.lesions.side_by_side import beside
 from sherlock_models.scoring.error_parts import ErrorParts, PictureParts
+from sherlock_models.scoring.linear_errors import LinearErrors
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -70,7 +68,7 @@ class Decoding:
     target: Mapping[str, Tensor]
     trs: IntArray
     fast: bool = True
-    grams: dict[str, Tensor] = field(init=False, default_factory=dict, repr=False)
+    linear: dict[str, LinearErrors] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.fast = self.fast and self.cut.first is not None
@@ -78,8 +76,8 @@ class Decoding:
             return
         with torch.inference_mode():
             for name, parts in self.parts.items():
-                if name in self.cut.last and self._pays(name):
-                    self.grams[name] = parts.gram(self.last_weight(name))
+                if name in self.cut.last and LinearErrors.pays(parts, self.last_weight(name)):
+                    self.linear[name] = LinearErrors(parts, self.last_weight(name))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,7 +115,7 @@ class Decoding:
     @property
     def unmade(self) -> set[str]:
         """Stimuli whose last layers are not computed."""
-        return {*self.grams, *self.pictures}
+        return {*self.linear, *self.pictures}
 
     @property
     def pictures(self) -> dict[str, PictureParts]:
@@ -127,11 +125,6 @@ class Decoding:
             for name, parts in self.parts.items()
             if name in self.cut.pictures and isinstance(parts, PictureParts)
         }
-
-    def _pays(self, name: str) -> bool:
-        """Whether products of the last layer's inputs are cheaper than its outputs."""
-        outputs, inputs = self.last_weight(name).shape
-        return len(self.parts[name].names) * inputs < outputs
 
     def truth(self, trs: IntArray) -> dict[str, Tensor]:
         """Return what was on the screen at `trs`, by stimulus."""
@@ -187,26 +180,21 @@ class _Fast:
     def __init__(
         self, decoding: Decoding, start: Tensor, truth: dict[str, Tensor], cut: CutDecoder
     ) -> None:
-        self.decoding, self.truth, grams = decoding, truth, decoding.grams
+        self.decoding, self.truth, linear = decoding, truth, decoding.linear
         self.weight = decoding.first_weight
         self.hidden = cut.first_output(start)
         self.beside = {name: beside(truth[name]) for name in decoding.pictures}
         decoded = cut.rest(self.hidden)
         self.slope = {
-            name: torch.stack(
-                [
-                    2 * error @ decoding.last_weight(name)
-                    for error in decoding.parts[name].project(decoded[name] - truth[name])
-                ]
-            )
-            for name in grams
+            name: errors.slope((decoded[name] - truth[name]).flatten(1))
+            for name, errors in linear.items()
         }
         # as the units will be: a layer that is skipped gives nothing but its input
         decoded, self.inputs = cut.before_last(self.hidden, decoding.unmade)
         self.before = {
             name: self._sums(name, decoded, self.inputs, cut)
             for name in decoding.parts
-            if name not in grams
+            if name not in linear
         }
 
     def increase(self, changes: Sequence[Change], cut: CutDecoder) -> Tensor:
@@ -218,7 +206,8 @@ class _Fast:
         for name in self.decoding.parts:
             if name in self.slope:
                 inputs = unfinished[name].view(len(changes), len(self.hidden), -1)
-                found.append(self._quadratic(name, inputs - self.inputs[name]))
+                moved, errors = inputs - self.inputs[name], self.decoding.linear[name]
+                found.append(errors.change(moved, self.slope[name]))
             else:
                 after = self._sums(name, decoded, unfinished, cut)
                 found.append(after - self.before[name])
@@ -244,14 +233,6 @@ class _Fast:
         parts = self.decoding.pictures[name]
         error, power = cut.pictures[name].errors(grid, self.beside[name], parts.half[0])
         return parts.of_halves(power, error)[: len(grid)]
-
-    def _quadratic(self, name: str, moved: Tensor) -> Tensor:
-        """Take a last layer's moved inputs (g, n, inputs) to the parts, (g, n, parts)."""
-        parts = [
-            ((moved @ gram + slope) * moved).sum(-1)
-            for gram, slope in zip(self.decoding.grams[name], self.slope[name], strict=True)
-        ]
-        return torch.stack(parts, dim=-1)
 
 
 #: does something with a decoder, in some thread

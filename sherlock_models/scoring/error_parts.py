@@ -9,7 +9,8 @@ H = inputs of a dense last layer; (C, y, x) = a picture's colours and size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,8 @@ from torch import Tensor
 OCTAVES = (2.0, 4.0, 8.0, 16.0)
 #: a vector with more features than this has no parts
 MOST_FEATURES = 64
+#: columns of a weight whose waves are computed at a time
+COLUMNS = 256
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 
 
@@ -35,12 +38,16 @@ class ErrorParts(Protocol):
         """Sum of squares in every part: (B, ...) to (B, R)."""
         ...
 
-    def project(self, error: Tensor) -> list[Tensor]:
-        """Each part of the error alone, (B, P): orthogonal projections."""
+    def slices(self, values: Tensor) -> Iterator[Tensor]:
+        """Numbers of a stimulus that lie in each of some blocks: (P, m) to (r, m) each."""
         ...
 
-    def gram(self, weight: Tensor) -> Tensor:
-        """Inner products of a dense layer's columns within every part: (P, H) to (R, H, H)."""
+    def octaves(self, values: Tensor) -> list[Tensor]:
+        """Coefficients of orthonormal waves in each of further blocks: (P, m) to (r, m) each."""
+        ...
+
+    def joined(self, blocks: Tensor) -> Tensor:
+        """Take sums of squares of the blocks, or their changes, to those of the parts, (R, ...)."""
         ...
 
 
@@ -63,21 +70,12 @@ class PictureParts:
         octaves = [f"{a:g}-{b:g} cycles" for a, b in zip(edges, OCTAVES, strict=False)]
         parts = (*QUADRANTS, *octaves, f"above {OCTAVES[-1]:g} cycles")
         self.names = (name, *(f"{name}/{part}" for part in parts))
-        down = torch.fft.fftfreq(height, 1 / height) * (width / height)
-        across = torch.fft.rfftfreq(width, 1 / width)
-        cycles = (down[:, None].square() + across.square()).sqrt()
-        self.octave = torch.bucketize(cycles, torch.tensor(OCTAVES), right=True)
-        mirrored = torch.full((len(across),), 2.0)
-        mirrored[0] = 1.0
-        if width % 2 == 0:
-            mirrored[-1] = 1.0
-        self.weight = mirrored.expand_as(cycles)
-        low = self.octave < len(OCTAVES)
-        self.all_low = bool(low.all())
-        self.down, turns = _waves(height, int(low.any(1)[: height // 2 + 1].sum()))
-        self.across, more = _waves(width, int(low.any(0).sum()))
-        octave = self.octave[turns][:, more].flatten()
+        self.down, cycles_down = _waves(height, width / height)
+        self.across, cycles_across = _waves(width, 1.0)
+        cycles = torch.hypot(cycles_down[:, None], cycles_across).flatten()
+        octave = torch.bucketize(cycles, torch.tensor(OCTAVES), right=True)
         self.member = (octave == torch.arange(len(OCTAVES))[:, None]).float()
+        self.all_low = math.prod(shape[1:]) == int(self.member.sum())
 
     def of(self, error: Tensor) -> Tensor:
         """Sum of squares in every part: (B, C, y, x) to (B, R).
@@ -101,44 +99,41 @@ class PictureParts:
         """
         sides = torch.tensor_split(power, [self.half[1]], 1)
         corners = torch.stack([side.sum((1, 2)) for side in sides], 1).flatten(0, 1)
-        whole = corners.sum(0, keepdim=True)
-        octaves = self.member @ self._low_power(side_by_side)
-        # what is left of the whole (Parseval): few waves are below the last octave
-        rest = (whole - octaves.sum(0, keepdim=True)).clamp(min=0)
-        above = torch.zeros_like(rest) if self.all_low else rest
-        return torch.cat([whole, corners, octaves, above]).T
+        octaves = self.member @ self._waves(side_by_side).square().sum(1)
+        sums = self.joined(torch.cat([corners, octaves]))
+        return sums.clamp_(min=0).T
 
-    def _low_power(self, side_by_side: Tensor) -> Tensor:
-        """Power of the W waves below the last octave, over all colours: (y, x, C, B) to (W, B)."""
+    def joined(self, blocks: Tensor) -> Tensor:
+        """Take those of quadrants and all octaves but the last, (8, ...), to the parts', (R, ...).
+
+        The last octave is what is left of the whole (Parseval): few waves are below it.
+        """
+        corners, octaves = blocks[: len(QUADRANTS)], blocks[len(QUADRANTS) :]
+        whole = corners.sum(0, keepdim=True)
+        left = whole - octaves.sum(0, keepdim=True)
+        return torch.cat([whole, blocks, torch.zeros_like(left) if self.all_low else left])
+
+    def _waves(self, side_by_side: Tensor) -> Tensor:
+        """Coefficients of the W waves below the last octave: (y, x, C, B) to (W, C, B)."""
         height, width, colours, samples = side_by_side.shape
         lines = self.down @ side_by_side.reshape(height, -1)
         waves = self.across @ lines.view(-1, width, colours * samples)
-        power: Tensor = waves.view(-1, colours, samples).square().sum(1)
-        return power
+        return waves.view(-1, colours, samples)
 
-    def project(self, error: Tensor) -> list[Tensor]:
-        """Each part of the error alone, (B, P)."""
-        error = error.reshape(-1, *self.shape)
-        found = [error]
+    def slices(self, values: Tensor) -> Iterator[Tensor]:
+        """Pixels of each quadrant: (P, m) to (r, m) each."""
+        pictures = values.view(*self.shape, -1)
         for down, across in self._quadrants():
-            part = torch.zeros_like(error)
-            part[:, :, down, across] = error[:, :, down, across]
-            found.append(part)
-        waves, size = torch.fft.rfft2(error, norm="ortho"), self.shape[1:]
-        for octave in range(len(OCTAVES) + 1):
-            found.append(torch.fft.irfft2(waves * (self.octave == octave), s=size, norm="ortho"))
-        return [part.flatten(1) for part in found]
+            yield pictures[:, down, across].reshape(-1, values.shape[1])
 
-    def gram(self, weight: Tensor) -> Tensor:
-        """Inner products of a dense layer's columns within every part: (P, H) to (R, H, H)."""
-        columns = weight.T.reshape(-1, *self.shape)
-        corners = [_gram(columns[:, :, v, h].flatten(1)) for v, h in self._quadrants()]
-        octaves = [torch.zeros_like(corners[0]) for _ in range(len(OCTAVES) + 1)]
-        for colour in range(self.shape[0]):
-            waves = torch.fft.rfft2(columns[:, colour], norm="ortho") * self.weight.sqrt()
-            for octave, total in enumerate(octaves):
-                total += _gram(torch.view_as_real(waves[:, self.octave == octave]).flatten(1))
-        return torch.stack([torch.stack(corners).sum(0), *corners, *octaves])
+    def octaves(self, values: Tensor) -> list[Tensor]:
+        """Coefficients of the waves of each octave but the last: (P, m) to (r, m) each."""
+        found = []
+        for some in torch.split(values, COLUMNS, 1):
+            side_by_side = some.reshape(*self.shape, -1).permute(1, 2, 0, 3)
+            found.append(self._waves(side_by_side))
+        waves = torch.cat(found, -1)
+        return [waves[member > 0].flatten(0, 1) for member in self.member]
 
     def _quadrants(self) -> list[tuple[slice, slice]]:
         down, across = self.half
@@ -149,20 +144,22 @@ class PictureParts:
         return [(v, h) for v in rows for h in columns]
 
 
-def _waves(length: int, number: int) -> tuple[Tensor, Tensor]:
-    """Real orthonormal Fourier basis of a line: its slowest waves, (rows, length), and their turns.
+def _waves(length: int, stretch: float) -> tuple[Tensor, Tensor]:
+    """Waves of a line below the last octave, (waves, length), and their cycles over the width.
 
-    A wave of a picture and its mirror image, of the same octave, are spanned by the four products
-    of cosine and sine: the sum of these four squares is the power of both.
+    Part of a real orthonormal Fourier basis. A wave of a picture and its mirror image, of the same
+    octave, are spanned by the four products of cosine and sine: the sum of their squares is the
+    power of both.
     """
-    place, rows, turns = torch.arange(length), [], []
-    for turn in range(number):
+    place, waves, cycles = torch.arange(length), [], []
+    for turn in range(length // 2 + 1):
         angle = 2 * torch.pi / length * turn * place.double()
         alone = turn == 0 or 2 * turn == length  # no sine
         for wave in [angle.cos()] if alone else [angle.cos(), angle.sin()]:
-            rows.append(wave / wave.norm())
-            turns.append(turn)
-    return torch.stack(rows).float(), torch.tensor(turns)
+            if turn * stretch < OCTAVES[-1]:
+                waves.append(wave / wave.norm())
+                cycles.append(turn * stretch)
+    return torch.stack(waves).float(), torch.tensor(cycles)
 
 
 class VectorParts:
@@ -190,17 +187,17 @@ class VectorParts:
         """Sum of squares in every part: (B, P) to (B, R)."""
         return error.square() @ self.member
 
-    def project(self, error: Tensor) -> list[Tensor]:
-        """Each part of the error alone, (B, P)."""
-        return [error * column for column in self.member.T]
+    def slices(self, values: Tensor) -> Iterator[Tensor]:
+        """Numbers of the whole and of each group: (P, m) to (r, m) each."""
+        return (values[member > 0] for member in self.member.T)
 
-    def gram(self, weight: Tensor) -> Tensor:
-        """Inner products of a dense layer's columns within every part: (P, H) to (R, H, H)."""
-        return torch.stack([weight.T @ (weight * column[:, None]) for column in self.member.T])
+    def octaves(self, values: Tensor) -> list[Tensor]:
+        """None."""
+        return []
 
-
-def _gram(rows: Tensor) -> Tensor:
-    return rows @ rows.T
+    def joined(self, blocks: Tensor) -> Tensor:
+        """Those of the blocks are the parts'."""
+        return blocks
 
 
 def part_variance(parts: ErrorParts, target: Tensor, block: int = 64) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,7 @@ from sherlock_models.lesions.first_layer import CutDecoder
 from sherlock_models.lesions.null import null_units
 from sherlock_models.lesions.units import Unit
 from sherlock_models.scoring.error_parts import PictureParts, VectorParts
+from sherlock_models.scoring.linear_errors import LinearErrors
 
 UNITS, TRS, BANDS = 6, 24, 3
 #: which unit drives which target
@@ -126,7 +128,7 @@ def test_isolate_mirrors_lesion_where_units_do_not_interact(reading: Reading) ->
 
 def test_a_picture_need_not_be_made_to_know_its_error(reading: Reading) -> None:
     planted = decoding(Planted(), reading, fast=True)
-    assert set(planted.grams) == {"video"}
+    assert set(planted.linear) == {"video"}
     assert planted.unmade == {"video"}  # the sound is of the same layer, and computed alone
 
 
@@ -150,17 +152,19 @@ def test_octaves_are_where_the_waves_are() -> None:
         assert power[f"video/{octave} cycles"] == pytest.approx(power["video"], rel=1e-4)
 
 
-@pytest.mark.parametrize("size", [(3, 9, 16), (1, 8, 12), (3, 18, 31)])
-def test_projections_and_products_say_what_sums_say(size: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("inputs", [5, 400])
+@pytest.mark.parametrize("size", [(3, 9, 16), (1, 8, 12), (3, 18, 31), (3, 20, 48)])
+def test_behind_a_dense_layer_nothing_need_be_made(size: tuple[int, int, int], inputs: int) -> None:
+    """The same sums from the layer's inputs, of few (products) and of many (rows)."""
     generator = torch.Generator().manual_seed(1)
-    parts, error = PictureParts("video", size), torch.randn(2, *size, generator=generator)
-    sums = parts.of(error)
-    for column, part in enumerate(parts.project(error)):
-        torch.testing.assert_close(part.square().sum(1), sums[:, column], rtol=1e-4, atol=1e-3)
-    weight = torch.randn(np.prod(size), 5, generator=generator)
-    moved = torch.randn(2, 5, generator=generator)
-    again = torch.einsum("bh,rhk,bk->br", moved, parts.gram(weight), moved)
-    torch.testing.assert_close(again, parts.of(moved @ weight.T), rtol=1e-3, atol=1e-2)
+    parts = PictureParts("video", size)
+    pixels = math.prod(size)
+    weight = torch.randn(pixels, inputs, generator=generator) / inputs**0.5
+    error, moved = (torch.randn(2, n, generator=generator) for n in (pixels, inputs))
+    linear = LinearErrors(parts, weight)
+    found = linear.change(moved[None], linear.slope(error))[0]
+    wanted = parts.of(error + moved @ weight.T) - parts.of(error)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4 * pixels)
 
 
 class TestNull:
