@@ -245,7 +245,7 @@ _changing = threading.Lock()
 
 
 @contextmanager
-def _sharing(decoding: Decoding) -> Iterator[Callable[[Sequence[Work]], list[Any]]]:
+def sharing(decoding: Decoding) -> Iterator[Callable[[Sequence[Work]], list[Any]]]:
     """Do pieces of work side by side, each thread on a decoder of its own."""
     threads, workers = torch.get_num_threads(), decoding.threads
     own, twins = threading.local(), [decoding.cut.twin() for _ in range(workers)]
@@ -314,7 +314,7 @@ def increases(
     found = np.zeros((len(changes), len(reading.trs), len(decoding.names)))
     group = decoding.group
     way = _Fast if decoding.fast else _Plain
-    with _sharing(decoding) as share:
+    with sharing(decoding) as share:
         for begin in range(0, len(reading.trs), TRS):
             rows = slice(begin, min(begin + TRS, len(reading.trs)))
             # by such a thread too: a sum depends on how many share it

@@ -16,8 +16,7 @@ import torch
 import xarray as xr
 
 from sherlock_data.errors import ConfigError
-from sherlock_models.lesions import lesion_store
-from sherlock_models.lesions.maps import maps_of
+from sherlock_models.lesions import lesion_store, maps
 from sherlock_models.lesions.null import NULL_DRAWS
 from sherlock_models.lesions.study import Cost, Study
 
@@ -99,12 +98,12 @@ def lesion(
     study = Study.of(run, units, mode, replace, brain, fast, seed)
     null = study.null(null_draws)
     watcher = watcher or Silent()
-    watcher.started(study.cost(null))
+    watcher.started(study.cost(null, maps.samples(study, mapped)))
     with torch.inference_mode():
         effects = study.effects([u.index for u in study.units], watcher.advanced, tested=True)
         chance = study.effects(null.index, watcher.advanced).effect if null.index else None
-        maps = maps_of(study, effects.effect, mapped, watcher.advanced)
-    return lesion_store.gather(study, effects, null, chance, maps)
+        seen = maps.maps_of(study, effects.effect, mapped, watcher.advanced)
+    return lesion_store.gather(study, effects, null, chance, seen)
 
 
 def lesioned(

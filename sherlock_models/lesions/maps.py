@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,11 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from sherlock_models.lesions.brain import Reading
-from sherlock_models.lesions.effects import TRS, Change
+from sherlock_models.lesions.effects import TRS, Change, sharing
+from sherlock_models.lesions.first_layer import CutDecoder
 from sherlock_models.scoring.scores import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from sherlock_models.lesions.study import Study
+
+#: by stimulus, weighted squared errors at every pixel, (y, x)
+Squares = dict[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,9 @@ def maps_of(study: Study, effect: FloatArray, mapped: int, report: Callable[[int
     mapped : int
         How many; 0 for none.
     report : callable
+        Told how many samples were decoded.
     """
-    pictures = [name for name in study.stimuli if study.decoding.target[name].ndim == 4]
+    pictures = _pictures(study)
     if not pictures or not mapped:
         return Maps(np.zeros(0, dtype=np.int64), {})
     columns = [study.targets.index(name) for name in pictures]
@@ -59,8 +65,7 @@ def maps_of(study: Study, effect: FloatArray, mapped: int, report: Callable[[int
     weight = sum(float(reading.weight.sum()) for reading in study.readings)
     for reading in study.readings:
         changes = study.changes(reading, [study.units[row].index for row in rows])
-        for name, increase in _increase(study, reading, changes, pictures).items():
-            totals[name] += increase
+        _add_increase(totals, study, reading, changes, report)
     sign = -1.0 if study.isolate else 1.0
     names = study.decoding.names
     maps = {}
@@ -70,30 +75,43 @@ def maps_of(study: Study, effect: FloatArray, mapped: int, report: Callable[[int
     return Maps(rows, maps)
 
 
-def _increase(
+def samples(study: Study, mapped: int) -> int:
+    """Brains that are decoded for the maps of so many units."""
+    units = min(mapped, len(study.units)) if _pictures(study) else 0
+    return sum(len(reading.trs) for reading in study.readings) * (units + (units > 0))
+
+
+def _pictures(study: Study) -> list[str]:
+    return [name for name in study.stimuli if study.decoding.target[name].ndim == 4]
+
+
+def _add_increase(
+    totals: dict[str, FloatArray],
     study: Study,
     reading: Reading,
     changes: list[Callable[[slice], Change]],
-    pictures: list[str],
-) -> dict[str, FloatArray]:
-    """Sum over TRs and subjects of the increase at every pixel, each (n, y, x)."""
+    report: Callable[[int], None],
+) -> None:
+    """Add the increase at every pixel, summed over the TRs of a reading, to (n, y, x) each."""
     decoding, start = study.decoding, reading.start(study.isolate)
-    found: dict[str, list[FloatArray]] = {name: [] for name in pictures}
-    for change in changes:
-        totals: dict[str, FloatArray] = {}
-        for begin in range(0, len(reading.trs), TRS):
-            rows = slice(begin, begin + TRS)
+
+    def squares(rows: slice, change: Callable[[slice], Change] | None, cut: CutDecoder) -> Squares:
+        brain = start[rows].clone()
+        if change is not None:
             columns, moved = change(rows)
-            brain = start[rows].clone()
             brain[:, columns] += moved
-            before, after = decoding.cut(start[rows]), decoding.cut(brain)
-            truth = decoding.truth(reading.trs[rows])
-            weight = torch.from_numpy(reading.weight[rows]).float()
-            for name in pictures:
-                worse, base = (told[name] - truth[name] for told in (after, before))
-                square = worse.square() - base.square()
-                part = torch.einsum("tcyx,t->yx", square, weight).double().numpy()
-                totals[name] = totals.get(name, 0.0) + part
-        for name, total in totals.items():
-            found[name].append(total)
-    return {name: np.stack(values) for name, values in found.items()}
+        told, truth = cut(brain), decoding.truth(reading.trs[rows])
+        weight = torch.from_numpy(reading.weight[rows])
+        found = {}
+        for name in totals:
+            square = (told[name] - truth[name]).square().sum(1).double()
+            found[name] = torch.einsum("tyx,t->yx", square, weight).numpy()
+        report(len(brain))
+        return found
+
+    with sharing(decoding) as share:
+        for begin in range(0, len(reading.trs), TRS):
+            rows = slice(begin, min(begin + TRS, len(reading.trs)))
+            before, *after = share([partial(squares, rows, change) for change in (None, *changes)])
+            for name, total in totals.items():
+                total += np.stack([found[name] - before[name] for found in after])

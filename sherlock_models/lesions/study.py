@@ -199,11 +199,18 @@ class Study:
         positions = None if own_layer else self.elements.positions
         return null_units(self.units, positions, signal, draws, self.replacing.seed)
 
-    def cost(self, null: NullUnits) -> Cost:
-        """Count the samples, and time a batch a thread; the first sets up what the others use."""
+    def cost(self, null: NullUnits, more: int = 0) -> Cost:
+        """Count the samples, and time a batch a thread; the first sets up what the others use.
+
+        Parameters
+        ----------
+        null : NullUnits
+        more : int
+            Samples that are decoded besides.
+        """
         trs = sum(len(reading.trs) for reading in self.readings)
         each = 3 if self.confirms else 1
-        samples = trs * (each * len(self.units) + len(null.index))
+        samples = trs * (each * len(self.units) + len(null.index)) + more
         one = self.readings[0]
         some = Reading(one.trs[:TRS], one.weight[:TRS], one.read[:TRS], one.replacement[:TRS])
         changes = [lambda rows: _nothing(some, rows)] * (
