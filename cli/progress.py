@@ -1,7 +1,12 @@
-"""Progress for people, on stderr: what is done, the rate, the time left."""
+"""Progress for people, on stderr: what is done, the rate, the time left.
+
+Bars on a terminal; a line now and then in a pipe or in a job's log, for work that takes long.
+"""
 
 from __future__ import annotations
 
+import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +22,11 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.text import Text
+from sherlock_cli import console
 from sherlock_cli.console import bars
+
+#: between two lines where no bar can be drawn
+LINE_S = 10.0
 
 
 class _Rate(TransferSpeedColumn):
@@ -25,6 +34,54 @@ class _Rate(TransferSpeedColumn):
 
     def render(self, task: Task) -> Text:
         return super().render(task) if task.fields.get("bytes") else Text("")
+
+
+class _Lines:
+    """Says what is done, a line now and then, where nothing can be drawn that moves."""
+
+    def __init__(self) -> None:
+        self.due = time.monotonic() + LINE_S
+        self.turn = threading.Lock()
+
+    def say(self, doing: str, task: Task | None = None) -> None:
+        """Say it, and how far it is, unless a line was said just now."""
+        if bars.is_terminal:
+            return
+        with self.turn:
+            if time.monotonic() < self.due:
+                return
+            self.due = time.monotonic() + LINE_S
+        if task is None:
+            console.say(f"{doing} ...")
+            return
+        left = task.time_remaining
+        after = "" if left is None else f", about {console.seconds(left)} left"
+        console.say(f"{doing}: {int(task.percentage)} %{after}")
+
+
+class Stages:
+    """What is done, in words, for work whose size is not known."""
+
+    def __init__(self) -> None:
+        self.status = bars.status("")
+        self.lines = _Lines()
+
+    def __enter__(self) -> Self:
+        self.status.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.status.stop()
+
+    def say(self, doing: str) -> None:
+        """Say what is done from now on."""
+        self.status.update(f"{doing} ...")
+        self.lines.say(doing)
 
 
 class Bar:
@@ -37,6 +94,7 @@ class Bar:
     """
 
     def __init__(self, doing: str) -> None:
+        self.doing = doing
         self.bars = Progress(
             TextColumn(doing),
             BarColumn(bar_width=30),
@@ -61,11 +119,13 @@ class Bar:
     def begin(self, total: float) -> None:
         """Show the bar."""
         self.task = self.bars.add_task("", total=total)
+        self.lines = _Lines()
         self.bars.start()
 
     def advanced(self, done: float) -> None:
         """Move the bar."""
         self.bars.advance(self.task, done)
+        self.lines.say(self.doing, self.bars.tasks[self.task])
 
 
 class BuildProgress:
@@ -88,6 +148,7 @@ class BuildProgress:
             console=bars,
             transient=False,
         )
+        self.lines = _Lines()
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -110,6 +171,7 @@ class BuildProgress:
     def update(self, store: str, done: float) -> None:
         """Set how many units are done."""
         self.bars.update(self.tasks[store], completed=done)
+        self.lines.say(f"{self.title} {store}", self.bars.tasks[self.tasks[store]])
 
     def end(self, store: str) -> None:
         """Stop a store's clock; nothing to do for a store that never began."""
@@ -120,6 +182,6 @@ class BuildProgress:
         """Set the one line of work that counts from 0 to 1, and what it is at."""
         if "" not in self.tasks:
             self.tasks[""] = self.bars.add_task(self.title, total=1.0)
-        self.bars.update(
-            self.tasks[""], completed=done, description=f"{self.title} {what}".rstrip()
-        )
+        doing = f"{self.title} {what}".rstrip()
+        self.bars.update(self.tasks[""], completed=done, description=doing)
+        self.lines.say(doing, self.bars.tasks[self.tasks[""]])

@@ -114,6 +114,36 @@ def test_force_color_colours_a_pipe_but_moves_no_bars() -> None:
     assert ESCAPE not in piped(f"{bar} bar.fraction(1.0)", FORCE_COLOR="1")[1]
 
 
+#: work of three kinds, with no pause between lines
+WORK = """
+from sherlock_cli import progress
+progress.LINE_S = {line_s}
+with progress.Bar("lesions") as bar:
+    bar.begin(8)
+    bar.advanced(2)
+with progress.BuildProgress("building") as build:
+    build.start("grey", 4.0, 0.0)
+    build.update("grey", 1.0)
+    build.fraction(0.5, "headers")
+with progress.Stages() as stages:
+    stages.say("time-index canary")
+"""
+
+
+def test_where_nothing_moves_a_line_is_said_now_and_then() -> None:
+    """In a pipe, as in a job's log, silence would look like a command that hangs."""
+    _, said = piped(WORK.format(line_s=0))
+    shares = [re.sub(", about .*", "", line) for line in said.splitlines() if line.strip()]
+    assert [line for line in shares if "━" not in line] == [
+        "lesions: 25 %",
+        "building grey: 25 %",
+        "building headers: 50 %",
+        "time-index canary ...",
+    ]
+    _, said = piped(WORK.format(line_s=60))
+    assert " %" not in re.sub("━.*", "", said)
+
+
 def test_a_closed_stderr_is_no_failure() -> None:
     """As of `sherlock-data list 2>&-`: Python then has no `sys.stderr`."""
     code = f"import os, sys; os.close(2); sys.stderr = None; {PRINTED.strip()}"
