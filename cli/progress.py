@@ -45,7 +45,7 @@ class _Lines:
 
     def say(self, doing: str, task: Task | None = None) -> None:
         """Say it, and how far it is, unless a line was said just now."""
-        if bars.is_terminal:
+        if bars.is_terminal or (task is not None and not task.total):
             return
         with self.turn:
             if time.monotonic() < self.due:
@@ -80,7 +80,7 @@ class Stages:
 
     def say(self, doing: str) -> None:
         """Say what is done from now on."""
-        self.status.update(f"{doing} ...")
+        self.status.update(Text(f"{doing} ..."))
         self.lines.say(doing)
 
 
@@ -138,7 +138,7 @@ class BuildProgress:
         self.title = title
         self.tasks: dict[str, TaskID] = {}
         self.bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
             _Rate(),

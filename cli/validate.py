@@ -96,7 +96,7 @@ def _print(outcomes: list[Outcome], judged: list[Bound]) -> None:
     columns = ("", *(f"seed {o.seed}" for o in outcomes))
     console.print_table("What was found", columns, rows, numeric=range(1, len(columns)))
     console.print_table(
-        "What is asked for, the worst seed",
+        "What is asked for: rates over the parcels of all seeds, else the worst seed",
         ("", "bound", "value", ""),
         [(b.what, b.wanted, f"{b.value:.3f}", "met" if b.met else "MISSED") for b in judged],
         numeric=(2,),

@@ -10,7 +10,7 @@ Legend: B = samples of a batch, L = units of the brain layer, H = outputs of the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from sherlock_models.lesions.side_by_side import SideBySide, replace_pictures
 
 M = TypeVar("M", bound=nn.Module)
+#: size of the numbers that a layer is made to answer with where it is tried out
+_FAR = 1e6
 #: layers that need not be finished
 LastLayer = nn.Linear | SideBySide
 
@@ -69,8 +71,9 @@ class CutDecoder:
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 # a tenth to a quarter faster on CPUs, to within rounding the same
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        last, pictures = find_last(own, units), find_pictures(own, units, replaced)
-        return cls(own, units, find_first(own, units), last, pictures)
+        first, last = find_first(own, units), find_last(own, units)
+        ends = {name: end for name, end in last.items() if end[0] is not first}
+        return cls(own, units, first, ends, find_pictures(own, units, replaced))
 
     def twin(self) -> CutDecoder:
         """Return another with the same weights in memory, for another thread."""
@@ -193,7 +196,7 @@ def find_last(decoder: nn.Module, units: int) -> dict[str, tuple[nn.Linear, slic
             start = _start(output, flat)
             if start is not None:
                 found[name] = (layer, slice(start, start + flat.shape[1]))
-    return found
+    return {name: end for name, end in found.items() if _is_end(decoder, units, end[0], found)}
 
 
 @torch.inference_mode()
@@ -202,12 +205,38 @@ def find_pictures(
 ) -> dict[str, SideBySide]:
     """Find the stimuli that are what convolutions put out, unchanged: by stimulus."""
     decoded, outputs = _outputs(decoder, units, set(replaced))
-    return {
-        name: layers
+    found = {
+        name: (layers, slice(None))
         for name, picture in decoded.items()
         for layers in replaced
         if layers in outputs and torch.equal(picture, outputs[layers])
     }
+    return {name: end for name, (end, _) in found.items() if _is_end(decoder, units, end, found)}
+
+
+def _is_end(
+    decoder: nn.Module, units: int, layer: nn.Module, found: Mapping[str, tuple[nn.Module, slice]]
+) -> bool:
+    """Whether a layer is called once and tells what it is found to tell, and nothing else.
+
+    It is made to answer with numbers far beyond its own: these must arrive as they are, past no
+    ReLU or clip, and what other layers tell must stay as it was.
+    """
+    read = torch.randn(3, units, generator=torch.Generator().manual_seed(2))
+    expected = {name: values.flatten(1) for name, values in decoder(read).items()}
+    plain, answers = layer.forward, list[Tensor]()
+
+    def far(value: Tensor) -> Tensor:
+        output: Tensor = plain(value)
+        answers.append(_FAR * torch.randn(output.shape, generator=torch.Generator().manual_seed(3)))
+        return answers[-1]
+
+    with answering(layer, far):
+        told = {name: values.flatten(1) for name, values in decoder(read).items()}
+    for name, (end, columns) in found.items():
+        if end is layer:
+            expected[name] = answers[-1].flatten(1)[:, columns]
+    return len(answers) == 1 and all(torch.equal(told[name], expected[name]) for name in told)
 
 
 def _outputs(

@@ -134,20 +134,25 @@ class Bench:
 
     def pictures(self, samples: Tensor) -> Tensor:
         """Take up to N samples (B, K, h, w) to their pictures, (y, x, C, N)."""
-        lay(samples.numpy(), self.grid)
+        self._lay(samples)
         for step in self.steps:
             enlarge(*step)
         return self.picture
 
     def errors(self, samples: Tensor, truth: Tensor, upper: int) -> tuple[Tensor, Tensor]:
         """Take up to N samples to their errors and their power; as `SideBySide.errors`."""
-        lay(samples.numpy(), self.grid)
+        self._lay(samples)
         for step in self.steps[:-1]:
             enlarge(*step)
         taps, bias, floor, grid, _, _, error = self.steps[-1]
         power = self.power.flatten(1).numpy()
         enlarge_and_compare(taps, bias, floor, grid, truth.numpy(), upper, error, power)
         return self.picture, self.power
+
+    def _lay(self, samples: Tensor) -> None:
+        if len(samples) > LANES:  # compiled loops look at no bounds
+            raise ValueError(f"{len(samples)} samples for {LANES} lanes")
+        lay(samples.numpy(), self.grid)
 
 
 def _grid(h: int, w: int, channels: int) -> NDArray[np.float32]:

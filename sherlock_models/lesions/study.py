@@ -155,7 +155,7 @@ class Study:
         replacing = Replacing(run, test, brain, replace, seed)
         elements = Elements(run, replacing.signal, replacing.components)
         found = find_units(elements, units)
-        decoding = decoding_of(run, test, fast)
+        decoding = decoding_of(run, train, test, fast)
         length = _autocorrelation(train)
         return cls(
             run=run,

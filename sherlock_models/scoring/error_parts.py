@@ -21,6 +21,10 @@ from torch import Tensor
 OCTAVES = (2.0, 4.0, 8.0, 16.0)
 #: a vector with more features than this has no parts
 MOST_FEATURES = 64
+#: share of the whole's variance below which the last octave is summed over its own waves
+FINE_SHARE = 0.01
+#: share of it that is rounding
+NOTHING = 1e-10
 #: columns of a weight whose waves are computed at a time
 COLUMNS = 256
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
@@ -60,9 +64,12 @@ class PictureParts:
         Of the stimulus.
     shape : tuple of int
         (C, y, x).
+    complete : bool
+        Whether the last octave is summed over its own waves. Else it is what is left of the whole
+        (Parseval): few waves are below it, and it is known to some 1e-7 of the whole.
     """
 
-    def __init__(self, name: str, shape: tuple[int, int, int]) -> None:
+    def __init__(self, name: str, shape: tuple[int, int, int], complete: bool = False) -> None:
         self.shape = shape
         _, height, width = shape
         self.half = ((height + 1) // 2, (width + 1) // 2)
@@ -70,12 +77,15 @@ class PictureParts:
         octaves = [f"{a:g}-{b:g} cycles" for a, b in zip(edges, OCTAVES, strict=False)]
         parts = (*QUADRANTS, *octaves, f"above {OCTAVES[-1]:g} cycles")
         self.names = (name, *(f"{name}/{part}" for part in parts))
-        self.down, cycles_down = _waves(height, width / height)
-        self.across, cycles_across = _waves(width, 1.0)
+        below = math.inf if complete else OCTAVES[-1]
+        self.down, cycles_down = _waves(height, width / height, below)
+        self.across, cycles_across = _waves(width, 1.0, below)
         cycles = torch.hypot(cycles_down[:, None], cycles_across).flatten()
         octave = torch.bucketize(cycles, torch.tensor(OCTAVES), right=True)
-        self.member = (octave == torch.arange(len(OCTAVES))[:, None]).float()
-        self.all_low = math.prod(shape[1:]) == int(self.member.sum())
+        low = int((octave < len(OCTAVES)).sum())
+        self.complete = complete or low == height * width
+        summed = torch.arange(len(OCTAVES) + self.complete)
+        self.member = (octave == summed[:, None]).float()
 
     def of(self, error: Tensor) -> Tensor:
         """Sum of squares in every part: (B, C, y, x) to (B, R).
@@ -104,17 +114,15 @@ class PictureParts:
         return sums.clamp_(min=0).T
 
     def joined(self, blocks: Tensor) -> Tensor:
-        """Take those of quadrants and all octaves but the last, (8, ...), to the parts', (R, ...).
-
-        The last octave is what is left of the whole (Parseval): few waves are below it.
-        """
+        """Take those of quadrants and octaves, (8 or 9, ...), to the parts', (R, ...)."""
         corners, octaves = blocks[: len(QUADRANTS)], blocks[len(QUADRANTS) :]
         whole = corners.sum(0, keepdim=True)
-        left = whole - octaves.sum(0, keepdim=True)
-        return torch.cat([whole, blocks, torch.zeros_like(left) if self.all_low else left])
+        if self.complete:
+            return torch.cat([whole, blocks])
+        return torch.cat([whole, blocks, whole - octaves.sum(0, keepdim=True)])
 
     def _waves(self, side_by_side: Tensor) -> Tensor:
-        """Coefficients of the W waves below the last octave: (y, x, C, B) to (W, C, B)."""
+        """Coefficients of the W waves that are summed: (y, x, C, B) to (W, C, B)."""
         height, width, colours, samples = side_by_side.shape
         lines = self.down @ side_by_side.reshape(height, -1)
         waves = self.across @ lines.view(-1, width, colours * samples)
@@ -127,7 +135,7 @@ class PictureParts:
             yield pictures[:, down, across].reshape(-1, values.shape[1])
 
     def octaves(self, values: Tensor) -> list[Tensor]:
-        """Coefficients of the waves of each octave but the last: (P, m) to (r, m) each."""
+        """Coefficients of the waves of each octave that is summed: (P, m) to (r, m) each."""
         found = []
         for some in torch.split(values, COLUMNS, 1):
             side_by_side = some.reshape(*self.shape, -1).permute(1, 2, 0, 3)
@@ -144,8 +152,8 @@ class PictureParts:
         return [(v, h) for v in rows for h in columns]
 
 
-def _waves(length: int, stretch: float) -> tuple[Tensor, Tensor]:
-    """Waves of a line below the last octave, (waves, length), and their cycles over the width.
+def _waves(length: int, stretch: float, below: float) -> tuple[Tensor, Tensor]:
+    """Waves of a line, (waves, length), and their cycles over the width, `below` so many.
 
     Part of a real orthonormal Fourier basis. A wave of a picture and its mirror image, of the same
     octave, are spanned by the four products of cosine and sine: the sum of their squares is the
@@ -156,7 +164,7 @@ def _waves(length: int, stretch: float) -> tuple[Tensor, Tensor]:
         angle = 2 * torch.pi / length * turn * place.double()
         alone = turn == 0 or 2 * turn == length  # no sine
         for wave in [angle.cos()] if alone else [angle.cos(), angle.sin()]:
-            if turn * stretch < OCTAVES[-1]:
+            if turn * stretch < below:
                 waves.append(wave / wave.norm())
                 cycles.append(turn * stretch)
     return torch.stack(waves).float(), torch.tensor(cycles)
@@ -200,8 +208,35 @@ class VectorParts:
         return blocks
 
 
-def part_variance(parts: ErrorParts, target: Tensor, block: int = 64) -> np.ndarray:
+def picture_parts(name: str, target: Tensor) -> PictureParts:
+    """Parts of a picture, fit for what training pictures (t, C, y, x) hold in the last octave."""
+    _, colours, height, width = target.shape
+    shape = (colours, height, width)
+    complete = PictureParts(name, shape, complete=True)
+    power = part_means(complete, target)
+    return complete if power[-1] < FINE_SHARE * power[0] else PictureParts(name, shape)
+
+
+def part_means(parts: ErrorParts, target: Tensor, block: int = 64) -> np.ndarray:
+    """Mean over TRs of the sum of squares in every part, (R,).
+
+    Parameters
+    ----------
+    parts : ErrorParts
+    target : Tensor, (t, ...)
+    block : int
+        TRs at a time.
+    """
+    total = torch.zeros(len(parts.names), dtype=torch.float64)
+    for start in range(0, len(target), block):
+        total += parts.of(target[start : start + block]).double().sum(0)
+    return np.asarray((total / len(target)).numpy())
+
+
+def part_variance(parts: ErrorParts, target: Tensor) -> np.ndarray:
     """Mean over training TRs of the sum of squares in every part, (R,): what the mean scores.
+
+    A part that does not vary has the whole's, or 1 where that does not either.
 
     Parameters
     ----------
@@ -209,8 +244,6 @@ def part_variance(parts: ErrorParts, target: Tensor, block: int = 64) -> np.ndar
     target : Tensor, (t, ...)
         Of the training TRs, around their mean.
     """
-    total = torch.zeros(len(parts.names), dtype=torch.float64)
-    for start in range(0, len(target), block):
-        total += parts.of(target[start : start + block]).double().sum(0)
-    mean = np.asarray((total / len(target)).numpy())
-    return np.where(mean > 0, mean, 1.0)
+    mean = part_means(parts, target)
+    whole = mean[0] if mean[0] > 0 else 1.0
+    return np.where(mean > NOTHING * whole, mean, whole)

@@ -121,12 +121,15 @@ progress.LINE_S = {line_s}
 with progress.Bar("lesions") as bar:
     bar.begin(8)
     bar.advanced(2)
+with progress.Bar("nothing") as bar:
+    bar.begin(0)
+    bar.advanced(0)
 with progress.BuildProgress("building") as build:
     build.start("grey", 4.0, 0.0)
     build.update("grey", 1.0)
-    build.fraction(0.5, "headers")
+    build.fraction(0.5, "[/data]")
 with progress.Stages() as stages:
-    stages.say("time-index canary")
+    stages.say("canary of [/data]")
 """
 
 
@@ -137,8 +140,8 @@ def test_where_nothing_moves_a_line_is_said_now_and_then() -> None:
     assert [line for line in shares if "━" not in line] == [
         "lesions: 25 %",
         "building grey: 25 %",
-        "building headers: 50 %",
-        "time-index canary ...",
+        "building [/data]: 50 %",
+        "canary of [/data] ...",
     ]
     _, said = piped(WORK.format(line_s=60))
     assert " %" not in re.sub("━.*", "", said)

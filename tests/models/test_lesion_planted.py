@@ -15,7 +15,12 @@ from sherlock_models.lesions.effects import Decoding, increases
 from sherlock_models.lesions.first_layer import CutDecoder
 from sherlock_models.lesions.null import null_units
 from sherlock_models.lesions.units import Unit
-from sherlock_models.scoring.error_parts import PictureParts, VectorParts
+from sherlock_models.scoring.error_parts import (
+    PictureParts,
+    VectorParts,
+    part_variance,
+    picture_parts,
+)
 from sherlock_models.scoring.linear_errors import LinearErrors
 
 UNITS, TRS, BANDS = 6, 24, 3
@@ -152,12 +157,50 @@ def test_octaves_are_where_the_waves_are() -> None:
         assert power[f"video/{octave} cycles"] == pytest.approx(power["video"], rel=1e-4)
 
 
+def pictures(steepness: float, size: tuple[int, int, int] = (3, 45, 80)) -> Tensor:
+    """Six pictures whose waves fall off with a power of their frequency; flat if it is infinite."""
+    generator = torch.Generator().manual_seed(2)
+    waves = torch.fft.rfft2(torch.randn(6, *size, generator=generator, dtype=torch.float64))
+    down, across = torch.fft.fftfreq(size[1]) * size[1], torch.arange(waves.shape[-1])
+    turns = torch.hypot(down[:, None] * size[2] / size[1], across).clamp(min=1)
+    damped = waves * turns**-steepness if steepness < np.inf else waves * (turns == 1)
+    if steepness == np.inf:
+        damped[..., 1:], damped[..., 1:, :] = 0, 0
+    return torch.fft.irfft2(damped, s=size[1:])
+
+
+@pytest.mark.parametrize("steepness", [1.0, 2.5, 3.0])
+def test_fine_detail_is_told_however_little_there_is(steepness: float) -> None:
+    """In float32 a whole less its slow waves would be rounding where nearly all of it is slow."""
+    movie = pictures(steepness)
+    parts = picture_parts("video", movie.float())
+    assert parts.complete == (steepness > 1)
+    waves = torch.fft.rfft2(movie, norm="ortho").abs().square().sum(1)
+    waves[..., 1:-1] *= 2
+    down, across = torch.fft.fftfreq(45) * 45, torch.arange(41)
+    fine = torch.hypot(down[:, None] * 80 / 45, across) >= 16
+    wanted = waves[:, fine].sum(1).float()
+    torch.testing.assert_close(parts.of(movie.float())[:, -1], wanted, rtol=1e-5, atol=0)
+
+
+def test_what_does_not_vary_is_measured_by_the_whole() -> None:
+    movie = pictures(np.inf).float()
+    parts = picture_parts("video", movie)
+    variance = dict(zip(parts.names, part_variance(parts, movie), strict=True))
+    assert variance["video/above 16 cycles"] == variance["video"]
+    assert variance["video/0-2 cycles"] == pytest.approx(variance["video"], rel=1e-5)
+    assert part_variance(VectorParts("audio", ["a", "b"]), torch.zeros(5, 2)).tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("inputs", [5, 400])
+@pytest.mark.parametrize("complete", [False, True])
 @pytest.mark.parametrize("size", [(3, 9, 16), (1, 8, 12), (3, 18, 31), (3, 20, 48)])
-def test_behind_a_dense_layer_nothing_need_be_made(size: tuple[int, int, int], inputs: int) -> None:
+def test_behind_a_dense_layer_nothing_need_be_made(
+    size: tuple[int, int, int], inputs: int, complete: bool
+) -> None:
     """The same sums from the layer's inputs, of few (products) and of many (rows)."""
     generator = torch.Generator().manual_seed(1)
-    parts = PictureParts("video", size)
+    parts = PictureParts("video", size, complete)
     pixels = math.prod(size)
     weight = torch.randn(pixels, inputs, generator=generator) / inputs**0.5
     error, moved = (torch.randn(2, n, generator=generator) for n in (pixels, inputs))

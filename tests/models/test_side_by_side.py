@@ -66,6 +66,15 @@ def test_other_convolutions_are_left_alone(layer: nn.Module) -> None:
     assert decoder[0][0] is layer
 
 
+def test_no_more_samples_than_lanes() -> None:
+    """A compiled loop looks at no bounds: it would write past the end."""
+    back = PictureBack((8, 12), (3, 4), width=5)
+    (convolutions,) = replace_pictures(back)
+    grid = torch.zeros(LANES + 1, *back.first)
+    with pytest.raises(ValueError, match=f"{LANES + 1} samples for {LANES} lanes"):
+        convolutions.errors(grid, torch.zeros(8, 12, 3, LANES), 4)
+
+
 def test_uncompiled_torch_computes_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """`NUMBA_DISABLE_JIT` is for debuggers: vectors exist in compiled loops only."""
     back = PictureBack((8, 12), (3, 4), width=5)
