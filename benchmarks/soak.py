@@ -98,7 +98,10 @@ class Counts:
             self.hung.append(f"{where}: {ended.said[-TAIL:]}")
         for found in TRACEBACK.finditer(ended.said):
             traceback = ended.said[found.start() : found.start() + 4 * TAIL]
-            if ended.sent == signal.SIGINT and (found["ignored"] or OURS not in traceback):
+            # torch lets its ranks be interrupted by the system when their launcher is killed
+            told = ended.sent == signal.SIGKILL and "KeyboardInterrupt" in traceback
+            interrupted = ended.sent == signal.SIGINT or told
+            if interrupted and (found["ignored"] or OURS not in traceback):
                 # Python cannot raise it where it calls a library's __del__; or it came before a
                 # line of the command was run
                 self.cut_short += 1
