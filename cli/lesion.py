@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from sherlock_cli import completion, console, options
-from sherlock_cli.progress import Bar, Stages
+from sherlock_cli.progress import Bar, stages
 
 from sherlock_data.errors import ConfigError
 
@@ -150,8 +150,8 @@ def _check_unit(run: Run, unit: str) -> None:
 def _retrain(run: Run, unit: str, seed: int) -> dict[str, Any]:
     from sherlock_models.lesions.retrain import retrain
 
-    with Stages() as stages:
-        return retrain(run, unit, seed=seed, say=stages.say)
+    with stages() as say:
+        return retrain(run, unit, seed=seed, say=say)
 
 
 def _document(

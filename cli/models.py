@@ -10,7 +10,7 @@ from sherlock_cli import completion, console, options
 from sherlock_cli.decode import decode
 from sherlock_cli.lesion import lesion
 from sherlock_cli.plan import plan_command
-from sherlock_cli.progress import Stages
+from sherlock_cli.progress import stages
 from sherlock_cli.validate import validate
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def evaluate(run: Path, seed: int, as_json: bool) -> None:
     from sherlock_models.run import load
     from sherlock_models.scoring import evaluate as scoring
 
-    with Stages() as stages:
-        document = scoring.evaluate(load(run), seed=seed, say=stages.say)
+    with stages() as say:
+        document = scoring.evaluate(load(run), seed=seed, say=say)
     if as_json:
         console.print_json(document)
         return
@@ -225,10 +225,10 @@ def report(run: Path, truth: Path | None, as_json: bool) -> None:
     opened = load(run)
     if truth is not None:  # before the evaluation, which takes long
         load_truth(truth)
-    with Stages() as stages:
+    with stages() as say:
         if not scoring.is_current(opened):
-            scoring.evaluate(opened, say=stages.say)
-        stages.say("drawing the page")
+            scoring.evaluate(opened, say=say)
+        say("drawing the page")
         page = write_report(opened, truth)
     if as_json:
         console.print_json({"page": page, "bytes": page.stat().st_size})

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -59,29 +61,17 @@ class _Lines:
         console.say(f"{doing}: {int(task.percentage)} %{after}")
 
 
-class Stages:
-    """What is done, in words, for work whose size is not known."""
+@contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Give what is to be told what is done, in words, by work whose size is not known."""
+    lines = _Lines()
+    with bars.status("") as status:
 
-    def __init__(self) -> None:
-        self.status = bars.status("")
-        self.lines = _Lines()
+        def say(doing: str) -> None:
+            status.update(Text(f"{doing} ..."))
+            lines.say(doing)
 
-    def __enter__(self) -> Self:
-        self.status.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.status.stop()
-
-    def say(self, doing: str) -> None:
-        """Say what is done from now on."""
-        self.status.update(Text(f"{doing} ..."))
-        self.lines.say(doing)
+        yield say
 
 
 class Bar:

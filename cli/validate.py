@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 from sherlock_cli import completion, console, options
-from sherlock_cli.progress import Stages
+from sherlock_cli.progress import stages
 
 if TYPE_CHECKING:
     from sherlock_models.validate import Bound, Outcome
@@ -57,14 +57,12 @@ def validate(seeds: int | None, size: str, out: Path | None, as_json: bool) -> N
         f"{console.seconds(60 * chosen.minutes * count)} on two cores, "
         f"{console.size(1e6 * chosen.megabytes * count)} on the disk"
     )
-    with tempfile.TemporaryDirectory() as scratch, Stages() as stages:
+    with tempfile.TemporaryDirectory() as scratch, stages() as say:
         outcomes = planted.validate(
             out or Path(scratch),
             range(count),
             size,
-            say=lambda seed, number, what: stages.say(
-                f"seed {seed} ({number + 1} of {count}): {what}"
-            ),
+            say=lambda seed, number, what: say(f"seed {seed} ({number + 1} of {count}): {what}"),
         )
     judged = planted.bounds(outcomes, size)
     if as_json:

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sherlock_models.lesions.brain import Reading
@@ -32,9 +31,8 @@ from sherlock_models.lesions.lanes import LANES
 from sherlock_models.lesions.side_by_side import beside
 from sherlock_models.scoring.error_parts import ErrorParts, PictureParts
 from sherlock_models.scoring.linear_errors import LinearErrors
+from sherlock_models.scoring.scores import FloatArray, IntArray
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 #: columns of the brain layer that change, and by how much, (n, c)
 Change = tuple[Tensor, Tensor]
 
@@ -61,6 +59,10 @@ class Decoding:
         Rows of `target`.
     fast : bool
         Whether to use the cuts; else the decoder is run whole for every unit.
+    linear : dict of LinearErrors
+        Of the stimuli whose dense last layer is not computed.
+    pictures : dict of PictureParts
+        Of the stimuli whose errors are summed row by row, as convolutions make them.
     """
 
     cut: CutDecoder
@@ -69,6 +71,7 @@ class Decoding:
     trs: IntArray
     fast: bool = True
     linear: dict[str, LinearErrors] = field(init=False, default_factory=dict, repr=False)
+    pictures: dict[str, PictureParts] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.fast = self.fast and self.cut.first is not None
@@ -78,6 +81,8 @@ class Decoding:
             for name, parts in self.parts.items():
                 if name in self.cut.last and LinearErrors.pays(parts, self.last_weight(name)):
                     self.linear[name] = LinearErrors(parts, self.last_weight(name))
+                elif name in self.cut.pictures and isinstance(parts, PictureParts):
+                    self.pictures[name] = parts
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,15 +121,6 @@ class Decoding:
     def unmade(self) -> set[str]:
         """Stimuli whose last layers are not computed."""
         return {*self.linear, *self.pictures}
-
-    @property
-    def pictures(self) -> dict[str, PictureParts]:
-        """Parts of the stimuli whose errors are summed row by row as they are made."""
-        return {
-            name: parts
-            for name, parts in self.parts.items()
-            if name in self.cut.pictures and isinstance(parts, PictureParts)
-        }
 
     def truth(self, trs: IntArray) -> dict[str, Tensor]:
         """Return what was on the screen at `trs`, by stimulus."""
@@ -184,7 +180,7 @@ class _Fast:
         self.weight = decoding.first_weight
         self.hidden = cut.first_output(start)
         self.beside = {name: beside(truth[name]) for name in decoding.pictures}
-        decoded = cut.rest(self.hidden)
+        decoded = cut.rest(self.hidden) if linear else {}
         self.slope = {
             name: errors.slope((decoded[name] - truth[name]).flatten(1))
             for name, errors in linear.items()

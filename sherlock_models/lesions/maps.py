@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sherlock_models.lesions.brain import Reading
 from sherlock_models.lesions.effects import TRS, Change, sharing
@@ -95,14 +96,17 @@ def _add_increase(
     """Add the increase at every pixel, summed over the TRs of a reading, to (n, y, x) each."""
     decoding, start = study.decoding, reading.start(study.isolate)
 
-    def squares(rows: slice, change: Callable[[slice], Change] | None, cut: CutDecoder) -> Squares:
-        brain = start[rows].clone()
+    def squares(
+        rows: slice,
+        truth: dict[str, Tensor],
+        change: Callable[[slice], Change] | None,
+        cut: CutDecoder,
+    ) -> Squares:
+        brain, weight = start[rows].clone(), torch.from_numpy(reading.weight[rows])
         if change is not None:
             columns, moved = change(rows)
             brain[:, columns] += moved
-        told, truth = cut(brain), decoding.truth(reading.trs[rows])
-        weight = torch.from_numpy(reading.weight[rows])
-        found = {}
+        told, found = cut(brain), {}
         for name in totals:
             square = (told[name] - truth[name]).square().sum(1).double()
             found[name] = torch.einsum("tyx,t->yx", square, weight).numpy()
@@ -112,6 +116,7 @@ def _add_increase(
     with sharing(decoding) as share:
         for begin in range(0, len(reading.trs), TRS):
             rows = slice(begin, min(begin + TRS, len(reading.trs)))
-            before, *after = share([partial(squares, rows, change) for change in (None, *changes)])
+            some = partial(squares, rows, decoding.truth(reading.trs[rows]))
+            before, *after = share([partial(some, change) for change in (None, *changes)])
             for name, total in totals.items():
                 total += np.stack([found[name] - before[name] for found in after])

@@ -35,7 +35,7 @@ from sherlock_models.lesions.block_tests import (
 from sherlock_models.lesions.brain import Reading, Replacing
 from sherlock_models.lesions.effects import TRS, Change, Decoding, increases
 from sherlock_models.lesions.null import NullUnits, null_units
-from sherlock_models.lesions.targets import decoding_of, variances
+from sherlock_models.lesions.targets import decoding_of
 from sherlock_models.lesions.units import Elements, Unit, find_units, is_image, of_the_layer
 from sherlock_models.scoring.heldout import Side, run_index
 from sherlock_models.scoring.scores import FloatArray, IntArray, TimeBlocks
@@ -155,7 +155,7 @@ class Study:
         replacing = Replacing(run, test, brain, replace, seed)
         elements = Elements(run, replacing.signal, replacing.components)
         found = find_units(elements, units)
-        decoding = decoding_of(run, train, test, fast)
+        decoding, variance = decoding_of(run, train, test, fast)
         length = _autocorrelation(train)
         return cls(
             run=run,
@@ -165,7 +165,7 @@ class Study:
             asked=_asked(units),
             units=found,
             decoding=decoding,
-            variance=variances(decoding, train),
+            variance=variance,
             readings=replacing.readings(of_the_layer(found)),
             blocks=time_blocks(test.trs, run_index(run.data), length),
             autocorrelation=length,

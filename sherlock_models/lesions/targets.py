@@ -17,8 +17,9 @@ from sherlock_models.lesions.first_layer import CutDecoder
 from sherlock_models.scoring.error_parts import (
     ErrorParts,
     VectorParts,
-    part_variance,
+    part_means,
     picture_parts,
+    variance_of,
 )
 from sherlock_models.scoring.heldout import Side
 from sherlock_models.scoring.scores import FloatArray
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from sherlock_models.run import Run
 
 
-def decoding_of(run: Run, train: Side, test: Side, fast: bool = True) -> Decoding:
+def decoding_of(
+    run: Run, train: Side, test: Side, fast: bool = True
+) -> tuple[Decoding, FloatArray]:
     """Cut a run's decoder, and lay the held-out stimuli beside it.
 
     Parameters
@@ -37,36 +40,35 @@ def decoding_of(run: Run, train: Side, test: Side, fast: bool = True) -> Decodin
     train, test : Side
     fast : bool
         Whether to use the cuts.
+
+    Returns
+    -------
+    decoding : Decoding
+    variance : ndarray of float64, (R,)
+        Of every part over the training TRs, as the loss has it.
     """
     sizes = run.model.sizes
-    return Decoding(
+    parts, power = {}, []
+    for name in test.data.tables:
+        target = train.data.stimulus_target(name, train.data.split.train)
+        parts[name], means = _parts(run, sizes, name, torch.from_numpy(target))
+        power.append(variance_of(means))
+    decoding = Decoding(
         cut=CutDecoder.of(run.model.decoder, sizes.units, fast),
-        parts={name: _parts(run, train, sizes, name) for name in test.data.tables},
+        parts=parts,
         target={
-            name: torch.from_numpy(test.data.stimulus_target(name, test.trs))
-            for name in test.data.tables
+            name: torch.from_numpy(test.data.stimulus_target(name, test.trs)) for name in parts
         },
         trs=test.trs,
         fast=fast,
     )
+    return decoding, np.concatenate(power)
 
 
-def variances(decoding: Decoding, train: Side) -> FloatArray:
-    """Mean over the training TRs of the squares of every part, (R,), as the loss has it."""
-    found = [
-        part_variance(parts, _training_target(train, name))
-        for name, parts in decoding.parts.items()
-    ]
-    return np.concatenate(found)
-
-
-def _parts(run: Run, train: Side, sizes: Sizes, name: str) -> ErrorParts:
+def _parts(run: Run, sizes: Sizes, name: str, target: Tensor) -> tuple[ErrorParts, FloatArray]:
+    """Return the parts of a stimulus, and their means over training TRs."""
     shape = sizes.output_shape(name)
     if len(shape) == 3:
-        return picture_parts(name, _training_target(train, name))
-    groups = stimuli.feature_groups(run.config.data, name, shape[0])
-    return VectorParts(name, groups)
-
-
-def _training_target(train: Side, name: str) -> Tensor:
-    return torch.from_numpy(train.data.stimulus_target(name, train.data.split.train))
+        return picture_parts(name, target)
+    parts = VectorParts(name, stimuli.feature_groups(run.config.data, name, shape[0]))
+    return parts, part_means(parts, target)

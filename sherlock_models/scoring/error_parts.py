@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sherlock_models.scoring.scores import FloatArray
+
 #: upper edges of the octaves, cycles over the picture's width; the last is open
 OCTAVES = (2.0, 4.0, 8.0, 16.0)
 #: a vector with more features than this has no parts
@@ -25,6 +27,8 @@ MOST_FEATURES = 64
 FINE_SHARE = 0.01
 #: share of it that is rounding
 NOTHING = 1e-10
+#: TRs that are summed at a time
+BLOCK = 64
 #: columns of a weight whose waves are computed at a time
 COLUMNS = 256
 QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
@@ -208,42 +212,41 @@ class VectorParts:
         return blocks
 
 
-def picture_parts(name: str, target: Tensor) -> PictureParts:
-    """Parts of a picture, fit for what training pictures (t, C, y, x) hold in the last octave."""
+def picture_parts(name: str, target: Tensor) -> tuple[PictureParts, FloatArray]:
+    """Return parts that tell the last octave of training pictures, however little is in it.
+
+    Parameters
+    ----------
+    name : str
+        Of the stimulus.
+    target : Tensor, (t, C, y, x)
+
+    Returns
+    -------
+    parts : PictureParts
+    means : ndarray of float64, (R,)
+        Of `part_means`.
+    """
     _, colours, height, width = target.shape
     shape = (colours, height, width)
     complete = PictureParts(name, shape, complete=True)
-    power = part_means(complete, target)
-    return complete if power[-1] < FINE_SHARE * power[0] else PictureParts(name, shape)
+    means = part_means(complete, target)
+    fine = means[-1] < FINE_SHARE * means[0]
+    return complete if fine else PictureParts(name, shape), means
 
 
-def part_means(parts: ErrorParts, target: Tensor, block: int = 64) -> np.ndarray:
-    """Mean over TRs of the sum of squares in every part, (R,).
-
-    Parameters
-    ----------
-    parts : ErrorParts
-    target : Tensor, (t, ...)
-    block : int
-        TRs at a time.
-    """
+def part_means(parts: ErrorParts, target: Tensor) -> FloatArray:
+    """Mean over TRs of the sum of squares in every part, (R,), of a target (t, ...)."""
     total = torch.zeros(len(parts.names), dtype=torch.float64)
-    for start in range(0, len(target), block):
-        total += parts.of(target[start : start + block]).double().sum(0)
+    for some in torch.split(target, BLOCK):
+        total += parts.of(some).double().sum(0)
     return np.asarray((total / len(target)).numpy())
 
 
-def part_variance(parts: ErrorParts, target: Tensor) -> np.ndarray:
-    """Mean over training TRs of the sum of squares in every part, (R,): what the mean scores.
+def variance_of(means: FloatArray) -> FloatArray:
+    """Return what the training mean scores in every part, (R,), of `part_means` around it.
 
     A part that does not vary has the whole's, or 1 where that does not either.
-
-    Parameters
-    ----------
-    parts : ErrorParts
-    target : Tensor, (t, ...)
-        Of the training TRs, around their mean.
     """
-    mean = part_means(parts, target)
-    whole = mean[0] if mean[0] > 0 else 1.0
-    return np.where(mean > NOTHING * whole, mean, whole)
+    whole = means[0] if means[0] > 0 else 1.0
+    return np.where(means > NOTHING * whole, means, whole)

@@ -128,8 +128,8 @@ with progress.BuildProgress("building") as build:
     build.start("grey", 4.0, 0.0)
     build.update("grey", 1.0)
     build.fraction(0.5, "[/data]")
-with progress.Stages() as stages:
-    stages.say("canary of [/data]")
+with progress.stages() as say:
+    say("canary of [/data]")
 """
 
 

@@ -6,7 +6,6 @@ Each decoder here looks as if it could be cut and says something else if it is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sherlock_models.architectures.paths import PictureBack
-from sherlock_models.lesions.brain import Reading
-from sherlock_models.lesions.effects import Decoding, increases
+from sherlock_models.lesions.effects import increases
 from sherlock_models.lesions.first_layer import CutDecoder
-from sherlock_models.scoring.error_parts import PictureParts, VectorParts
+from tests.models.by_hand import decoding_of, each_unit, reading_of
 
 UNITS, TRS, PICTURE = 6, 18, (8, 12)
 NUMBERS = 3 * 8 * 12
@@ -100,21 +98,10 @@ def effects(decoder: nn.Module, fast: bool) -> np.ndarray:
         name: torch.randn(values.shape, generator=generator)
         for name, values in decoder(read).items()
     }
-    parts = {
-        name: PictureParts(name, values.shape[1:])
-        if values.ndim == 4
-        else VectorParts(name, [f"band {band}" for band in range(values.shape[1])])
-        for name, values in target.items()
-    }
-    reading = Reading(np.arange(TRS), np.ones(TRS), read, torch.zeros_like(read))
-    changes = [
-        partial(lambda unit, rows: reading.change(unit, rows, False), np.array([unit]))
-        for unit in range(UNITS)
-    ]
-    decoding = Decoding(CutDecoder.of(decoder, UNITS, fast), parts, target, reading.trs, fast)
+    reading, decoding = reading_of(read), decoding_of(decoder, UNITS, target, fast)
     assert decoding.fast == fast
     sizes = np.array([target[name.split("/")[0]][0].numel() for name in decoding.names])
-    return increases(decoding, reading, changes, read).mean(axis=1) / sizes
+    return increases(decoding, reading, each_unit(reading), read).mean(axis=1) / sizes
 
 
 @pytest.mark.parametrize(

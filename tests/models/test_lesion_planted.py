@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -18,10 +17,12 @@ from sherlock_models.lesions.units import Unit
 from sherlock_models.scoring.error_parts import (
     PictureParts,
     VectorParts,
-    part_variance,
+    part_means,
     picture_parts,
+    variance_of,
 )
 from sherlock_models.scoring.linear_errors import LinearErrors
+from tests.models.by_hand import decoding_of, each_unit, reading_of
 
 UNITS, TRS, BANDS = 6, 24, 3
 #: which unit drives which target
@@ -75,28 +76,18 @@ class Sly(nn.Module):
 @pytest.fixture
 def reading() -> Reading:
     read = torch.randn(TRS, UNITS, generator=torch.Generator().manual_seed(0))
-    return Reading(np.arange(TRS), np.ones(TRS), read, torch.zeros_like(read))
+    return reading_of(read)
 
 
 def decoding(decoder: nn.Module, reading: Reading, fast: bool) -> Decoding:
     """The movie is what the decoder tells of the whole brain."""
     told = {name: values.detach() for name, values in decoder(reading.read).items()}
-    parts = {
-        name: PictureParts(name, values.shape[1:])
-        if values.ndim == 4
-        else VectorParts(name, [f"band {b}" for b in range(values.shape[1])])
-        for name, values in told.items()
-    }
-    return Decoding(CutDecoder.of(decoder, UNITS), parts, told, np.arange(TRS), fast)
+    return decoding_of(decoder, UNITS, told, fast)
 
 
 def effects(decoding: Decoding, reading: Reading, isolate: bool = False) -> np.ndarray:
     """Mean increase over TRs, (units, targets)."""
-    changes = [
-        partial(lambda i, rows: reading.change(i, rows, isolate), np.array([u]))
-        for u in range(UNITS)
-    ]
-    found = increases(decoding, reading, changes, reading.start(isolate))
+    found = increases(decoding, reading, each_unit(reading, isolate), reading.start(isolate))
     return found.mean(axis=1)
 
 
@@ -173,7 +164,7 @@ def pictures(steepness: float, size: tuple[int, int, int] = (3, 45, 80)) -> Tens
 def test_fine_detail_is_told_however_little_there_is(steepness: float) -> None:
     """In float32 a whole less its slow waves would be rounding where nearly all of it is slow."""
     movie = pictures(steepness)
-    parts = picture_parts("video", movie.float())
+    parts, means = picture_parts("video", movie.float())
     assert parts.complete == (steepness > 1)
     waves = torch.fft.rfft2(movie, norm="ortho").abs().square().sum(1)
     waves[..., 1:-1] *= 2
@@ -181,15 +172,17 @@ def test_fine_detail_is_told_however_little_there_is(steepness: float) -> None:
     fine = torch.hypot(down[:, None] * 80 / 45, across) >= 16
     wanted = waves[:, fine].sum(1).float()
     torch.testing.assert_close(parts.of(movie.float())[:, -1], wanted, rtol=1e-5, atol=0)
+    assert means[-1] == pytest.approx(float(wanted.mean()), rel=1e-5)
 
 
 def test_what_does_not_vary_is_measured_by_the_whole() -> None:
     movie = pictures(np.inf).float()
-    parts = picture_parts("video", movie)
-    variance = dict(zip(parts.names, part_variance(parts, movie), strict=True))
+    parts, means = picture_parts("video", movie)
+    variance = dict(zip(parts.names, variance_of(means), strict=True))
     assert variance["video/above 16 cycles"] == variance["video"]
     assert variance["video/0-2 cycles"] == pytest.approx(variance["video"], rel=1e-5)
-    assert part_variance(VectorParts("audio", ["a", "b"]), torch.zeros(5, 2)).tolist() == [1, 1, 1]
+    silent = part_means(VectorParts("audio", ["a", "b"]), torch.zeros(5, 2))
+    assert variance_of(silent).tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("inputs", [5, 400])

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from sherlock_models.architectures.paths import PictureBack
 from sherlock_models.lesions.brain import Reading
 from sherlock_models.lesions.effects import Change, Decoding, increases
-from sherlock_models.lesions.first_layer import CutDecoder
-from sherlock_models.scoring.error_parts import PictureParts
+from tests.models.by_hand import decoding_of, each_unit, reading_of
 
 UNITS, TRS = 7, 20
 #: large enough for torch to share the sum over a picture among its threads
@@ -39,14 +38,12 @@ class Pictures(nn.Module):
 @pytest.fixture
 def decoding() -> Decoding:
     target = torch.randn(TRS, 3, *PICTURE, generator=torch.Generator().manual_seed(1))
-    parts = {"video": PictureParts("video", (3, *PICTURE))}
-    return Decoding(CutDecoder.of(Pictures(), UNITS), parts, {"video": target}, np.arange(TRS))
+    return decoding_of(Pictures(), UNITS, {"video": target})
 
 
 @pytest.fixture
 def reading() -> Reading:
-    read = torch.randn(TRS, UNITS, generator=torch.Generator().manual_seed(2))
-    return Reading(np.arange(TRS), np.ones(TRS), read, torch.zeros_like(read))
+    return reading_of(torch.randn(TRS, UNITS, generator=torch.Generator().manual_seed(2)))
 
 
 @pytest.fixture(autouse=True)
@@ -58,8 +55,7 @@ def three_threads() -> Iterator[None]:
 
 
 def lesions(reading: Reading) -> list[Callable[[slice], Change]]:
-    units = [np.array([unit % UNITS]) for unit in range(60)]
-    return [partial(reading.change, unit, isolate=False) for unit in units]
+    return (each_unit(reading) * 9)[:60]
 
 
 def threads_of_a_new_thread() -> int:
